@@ -1,0 +1,76 @@
+"""The command line. Only this package imports typer; torch and matplotlib are imported by the work itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from advmix_cli.cli import commands, figures, store
+from advmix_cli.cli.base import as_error
+from advmix_cli.errors import AdvmixError
+from advmix_cli.output import Output
+
+app = typer.Typer(
+    name="advmix",
+    help="Train image classifiers with mixup and manifold mixup, attack them, and believe the robust accuracy.",
+    epilog="Commands feed each other: advmix train -q | advmix attack - -q | advmix eval --samples -",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+commands.register(app)
+app.add_typer(figures.app, name="visualize", rich_help_panel="Work")
+app.add_typer(commands.data_app, name="data", rich_help_panel="Look and tidy")
+app.add_typer(store.app, name="store", rich_help_panel="Look and tidy")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    output = Output(_command(arguments), as_json="--json" in arguments)
+    try:
+        code = app(args=arguments, prog_name="advmix", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except AdvmixError as error:
+        _trace(error)
+        return _say(output, error)
+    except typer.TyperException as error:
+        return _say(output, as_error(error))
+    except (KeyboardInterrupt, typer.Abort):
+        interrupted = AdvmixError("interrupted", "the same command continues where it stopped", code="interrupted")
+        _say(output, interrupted)
+        return 130
+    except BrokenPipeError:
+        # Whoever read has seen enough; what was made is in the store. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        _trace(error)
+        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return _say(output, AdvmixError(message, "unexpected: ADVMIX_DEBUG=1 shows where", code="unexpected"))
+
+
+def _say(output: Output, error: AdvmixError) -> int:
+    try:
+        output.error(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return error.exit_code
+
+
+def _trace(error: Exception) -> None:
+    if os.environ.get("ADVMIX_DEBUG"):
+        raise error
+
+
+def _command(arguments: list[str]) -> str:
+    """The command's words, for the envelope of an error that the parser finds."""
+    groups = {"visualize", "data", "store"}
+    words = [word for word in arguments if not word.startswith("-")]
+    return " ".join(words[: 2 if words and words[0] in groups else 1])

@@ -1,0 +1,98 @@
+"""`visualize samples|curves|mixing|matrix`."""
+
+from __future__ import annotations
+
+import typer
+
+from advmix_cli.cli import options as o
+from advmix_cli.cli.base import reference, references, run
+from advmix_cli.presets import MIX_ALPHA
+from advmix_cli.results import Result
+from advmix_cli.workflows.common import Session, resolve_model
+
+app = typer.Typer(help="Pictures, as PNG and SVG: samples, curves, mixing, matrix.", no_args_is_help=True)
+
+
+@app.command()
+def samples(
+    ctx: typer.Context,
+    samples: o.SamplesArgument = "latest",
+    count: o.Count = 10,
+    out: o.Out = None,
+    force: o.Force = False,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Originals, attacked images and the perturbation, with what the model says of each (Figures 7 and 8)."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import evaluate, visualize
+
+        cache = evaluate.resolve_samples(session, reference(samples, "sample cache"))
+        return visualize.samples(session, cache, count, out)
+
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+
+
+@app.command()
+def curves(
+    ctx: typer.Context,
+    models: o.ModelArguments = None,
+    out: o.Out = None,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Accuracy and loss over the epochs of several runs (Figures 3 to 6)."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import visualize
+
+        chosen = [resolve_model(session, ref) for ref in references(models or ["latest"])]
+        return visualize.curves(session, chosen, out)
+
+    run(ctx, work, json=json, quiet=quiet, force=force)
+
+
+@app.command()
+def mixing(
+    ctx: typer.Context,
+    dataset: o.Dataset = "glyphs",
+    mix_alpha: o.MixAlpha = None,
+    count: o.Count = 8,
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """A batch, its shuffled copy and their mix (Figure 2)."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import visualize
+
+        alpha = MIX_ALPHA["mixup"] if mix_alpha is None else mix_alpha
+        return visualize.mixing(session, dataset, alpha, count, seed, out)
+
+    run(ctx, work, json=json, quiet=quiet, force=force)
+
+
+@app.command()
+def matrix(
+    ctx: typer.Context,
+    evaluation: o.EvaluationArgument = "latest",
+    out: o.Out = None,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """The accuracies of an evaluation as a heat map: models down, what they met across (Table 3)."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import visualize
+
+        return visualize.matrix(session, reference(evaluation, "evaluation"), out)
+
+    run(ctx, work, json=json, quiet=quiet, force=force)

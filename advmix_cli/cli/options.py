@@ -1,0 +1,282 @@
+"""The options that several commands share, their completion, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from advmix_cli import presets
+from advmix_cli.config import ATTACKS, MIXES, NORMS, PRECISIONS, SPLITS, fraction, number
+from advmix_cli.data import DATASETS
+from advmix_cli.models import ARCHITECTURES
+from advmix_cli.store import Store
+
+
+def _complete(*choices: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _complete_refs(*kinds: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        store = Store()
+        aliases = [alias for alias, (kind, _) in store.refs().items() if kind in kinds]
+        names = [name for kind in kinds for name in store.names(kind)]
+        return [name for name in ("latest", *aliases, *names) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _number(text: str | float) -> float:
+    if isinstance(text, float):
+        return text
+    try:
+        return fraction(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; write a number or a fraction such as 0.3 or 8/255") from None
+
+
+def _defaults(table: presets.Table, setting: str) -> str:
+    """What the default preset says of a setting, data set by data set."""
+    values = {name: values[setting] for name, values in table["default"].items() if setting in values}
+    if len(set(values.values())) == 1:
+        return _shown(next(iter(values.values())))
+    return ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _eps_defaults() -> str:
+    return ", ".join(f"{name} {number(presets.threat('default', name).eps)}" for name in presets.ATTACK["default"])
+
+
+_MODELS = ("checkpoints",)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.", rich_help_panel="Output")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only references, one a line.", rich_help_panel="Output")
+]
+Name = Annotated[str | None, typer.Option("--name", help="An alias for what is made.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Compute again what the store has, and replace it.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        envvar="ADVMIX_DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps.",
+        autocompletion=_complete("auto", "cpu", "cuda", "mps"),
+        rich_help_panel="Machine",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads.",
+        show_default="the cores this process may use",
+        rich_help_panel="Machine",
+    ),
+]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Path, name, prefix, alias, latest, or - for standard input; @best or @last.",
+        autocompletion=_complete_refs(*_MODELS),
+    ),
+]
+ModelArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Paths, names, prefixes, aliases, latest, or - for one a line on standard input; @best or @last.",
+        show_default="latest",
+        autocompletion=_complete_refs(*_MODELS),
+    ),
+]
+SamplesArgument = Annotated[
+    str, typer.Argument(metavar="SAMPLES", help="A sample cache.", autocompletion=_complete_refs("samples"))
+]
+EvaluationArgument = Annotated[
+    str,
+    typer.Argument(metavar="EVALUATION", help="An evaluation.", autocompletion=_complete_refs("evaluations")),
+]
+SamplesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--samples",
+        help="A sample cache, or - for standard input; may be given several times.",
+        autocompletion=_complete_refs("samples"),
+        show_default=False,
+    ),
+]
+AnyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="Any artifact.",
+        autocompletion=_complete_refs("checkpoints", "samples", "evaluations", "figures"),
+    ),
+]
+AnyArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[REF]...",
+        help="Any artifacts.",
+        show_default=False,
+        autocompletion=_complete_refs("checkpoints", "samples", "evaluations", "figures"),
+    ),
+]
+
+Dataset = Annotated[str, typer.Option("--dataset", help="The data set.", autocompletion=_complete(*DATASETS))]
+ModelDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="The data set.", show_default="the model's", autocompletion=_complete(*DATASETS)),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        help="The architecture.",
+        show_default=", ".join(f"{d.name} {d.arch}" for d in DATASETS.values()),
+        autocompletion=_complete(*ARCHITECTURES),
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option("--preset", help="Named settings; see advmix presets.", autocompletion=_complete(*presets.PRESETS)),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Where all randomness comes from.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Use only the first N images.", metavar="N", show_default="all")
+]
+Split = Annotated[str, typer.Option("--split", help="test or train.", autocompletion=_complete(*SPLITS))]
+
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", help="Epochs.", show_default=_defaults(presets.TRAIN, "epochs"))
+]
+TrainBatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images a step.", show_default=_defaults(presets.TRAIN, "batch_size")),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        parser=_number,
+        metavar="NUMBER",
+        help="The (largest) learning rate.",
+        show_default=_defaults(presets.TRAIN, "lr"),
+    ),
+]
+Mix = Annotated[str, typer.Option("--mix", help="none, mixup or manifold.", autocompletion=_complete(*MIXES))]
+MixAlpha = Annotated[
+    float | None,
+    typer.Option(
+        "--mix-alpha",
+        parser=_number,
+        metavar="NUMBER",
+        help="Lambda is drawn from Beta(a, a).",
+        show_default=", ".join(f"{mix} {alpha:g}" for mix, alpha in presets.MIX_ALPHA.items() if mix != "none"),
+    ),
+]
+SoftLabel = Annotated[
+    float | None,
+    typer.Option(
+        "--soft-label",
+        parser=_number,
+        metavar="SIGMA",
+        help="Give each wrong class SIGMA of the label.",
+        show_default="0",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="float32 or bf16, for training.",
+        show_default="float32",
+        autocompletion=_complete(*PRECISIONS),
+    ),
+]
+
+Norm = Annotated[
+    str,
+    typer.Option("--norm", help="linf or l2.", autocompletion=_complete(*NORMS), rich_help_panel="Threat"),
+]
+Attack = Annotated[
+    str,
+    typer.Option("--attack", help="pgd or fgsm.", autocompletion=_complete(*ATTACKS), rich_help_panel="Threat"),
+]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        help="Attack each model itself, with pgd or fgsm; may be given several times.",
+        autocompletion=_complete(*ATTACKS),
+        show_default=False,
+        rich_help_panel="Threat",
+    ),
+]
+Eps = Annotated[
+    float | None,
+    typer.Option(
+        "--eps",
+        parser=_number,
+        metavar="NUMBER",
+        help="The budget in pixel units, e.g. 0.3 or 8/255.",
+        show_default=_eps_defaults(),
+        rich_help_panel="Threat",
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        parser=_number,
+        metavar="NUMBER",
+        help="The step size.",
+        show_default="2.5 eps / steps",
+        rich_help_panel="Threat",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        help="Iterations.",
+        show_default=_defaults(presets.ATTACK, "steps"),
+        rich_help_panel="Threat",
+    ),
+]
+Restarts = Annotated[
+    int | None,
+    typer.Option(
+        "--restarts",
+        help="Tries, of which the worst counts for each image.",
+        show_default="1",
+        rich_help_panel="Threat",
+    ),
+]
+RandomStart = Annotated[
+    bool | None,
+    typer.Option(
+        "--random-start/--no-random-start",
+        help="Begin at a random point of the ball.",
+        show_default="random-start",
+        rich_help_panel="Threat",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Also write the picture here (.png or .svg).", show_default=False)
+]
+Count = Annotated[int, typer.Option("--count", min=1, max=20, help="Images across.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")]

@@ -1,0 +1,108 @@
+"""`store list|show|path|verify|remove|prune`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from advmix_cli.cli import options as o
+from advmix_cli.cli.base import reference, references, run
+from advmix_cli.errors import UsageError, known_name
+from advmix_cli.output import Output
+from advmix_cli.results import Result
+from advmix_cli.workflows import shelf
+from advmix_cli.workflows.common import Session
+
+app = typer.Typer(help="What was made: list, show, path, verify, remove, prune.", no_args_is_help=True)
+
+
+def _confirm(yes: bool) -> shelf.Confirm:
+    def confirm(plan: shelf.Plan) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "removing needs a yes, and there is no terminal to ask on",
+                "add -y, or --dry-run to see what would go",
+            )
+        Output("").emit(Result({}, [], [plan.table()]))
+        return typer.confirm(f"Remove these {len(plan.files)} files?", err=True)
+
+    return confirm
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND]",
+            help=", ".join(shelf.KINDS) + ".",
+            show_default="all",
+            autocompletion=lambda: list(shelf.KINDS),
+        ),
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """List artifacts, the newest first."""
+
+    def work(session: Session) -> Result:
+        return shelf.listing(session, None if kind is None else known_name(kind, shelf.KINDS, "kind"))
+
+    run(ctx, work, json=json, quiet=quiet)
+
+
+@app.command()
+def show(ctx: typer.Context, ref: o.AnyArgument, json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Show the record of an artifact: what it was made from, how, and what came out."""
+    run(ctx, lambda session: shelf.show(session, reference(ref, "artifact")), json=json, quiet=quiet)
+
+
+@app.command()
+def path(ctx: typer.Context, ref: o.AnyArgument, json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Print the path of an artifact."""
+    run(ctx, lambda session: shelf.where(session, reference(ref, "artifact")), json=json, quiet=quiet)
+
+
+@app.command()
+def verify(ctx: typer.Context, refs: o.AnyArguments = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Read artifacts (all, if none is named) whole and compare their digests."""
+    run(ctx, lambda session: shelf.verify(session, references(refs or [])), json=json, quiet=quiet)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    refs: o.AnyArguments = None,
+    dry_run: o.DryRun = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Remove artifacts, after showing what goes."""
+
+    def work(session: Session) -> Result:
+        plan = shelf.plan_removal(session, references(refs or []))
+        return shelf.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
+
+    run(ctx, work, json=json, quiet=quiet)
+
+
+@app.command()
+def prune(
+    ctx: typer.Context,
+    dry_run: o.DryRun = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Remove what nothing needs: leftovers of interrupted work, and what was made from models that are gone."""
+
+    def work(session: Session) -> Result:
+        return shelf.carry_out(session, shelf.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
+
+    run(ctx, work, json=json, quiet=quiet)

@@ -1,0 +1,261 @@
+"""Settings as frozen dataclasses, their canonical JSON and the keys made from it.
+
+A settings object holds everything that changes a number and nothing else: the device, threads, progress and
+paths are passed beside it. So the key of a result is the hash of its settings and of what it was made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from advmix_cli.errors import UsageError, known_name
+
+SCHEMA = 1
+"""The version of every record that is written, and part of every key."""
+
+MIXES = ("none", "mixup", "manifold")
+LOSSES = ("cross-entropy", "bce-softmax")
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "steps", "one-cycle")
+PRECISIONS = ("float32", "bf16")
+ATTACKS = ("pgd", "fgsm")
+NORMS = ("linf", "l2")
+VARIANTS = ("standard", "as-run")
+SPLITS = ("test", "train")
+
+Settings = TypeVar("Settings", bound="_Settings")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN or infinity (ValueError)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def fraction(text: str) -> float:
+    """A number as people write it: `0.3`, `8/255`. Raises ValueError for anything else, `8/0` and `nan` included."""
+    try:
+        value = float(Fraction(text.strip().replace(" ", "")))
+    except ZeroDivisionError:
+        raise ValueError(f"{text!r} divides by zero") from None
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a finite number or fraction such as 0.3 or 8/255") from None
+    return value
+
+
+def number(value: float) -> str:
+    """A number for names and tables: 0.3, and k/255 for the eps values that are meant so."""
+    k = value * 255
+    if 0 < k < 128 and abs(k - round(k)) < 1e-9 and round(k) % 51:
+        return f"{round(k)}/255"
+    return f"{value:.6g}"
+
+
+def _require(condition: bool, message: str, hint: str = "", code: str = "usage") -> None:
+    if not condition:
+        raise UsageError(message, hint, code=code)
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        option = "--" + name.replace("_", "-")
+        _require(
+            value is None or (math.isfinite(value) and value > 0),
+            f"{option} must be positive and finite, not {value}",
+            f"give a value above 0, or leave {option} out for the default",
+        )
+
+
+def check_sigma(sigma: float, classes: int) -> None:
+    """Raise UsageError when soft labels with `sigma` leave the right one of `classes` nothing."""
+    _require(
+        0 <= sigma * (classes - 1) < 1,
+        f"--soft-label {sigma:g} leaves the right class 1 - {classes - 1} x {sigma:g}, which is not positive",
+        f"with {classes} classes sigma must be below {1 / (classes - 1):.4g}",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they go into records and keys."""
+        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
+        """The inverse of `to_dict`. Raises TypeError on an unknown or missing field."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat(_Settings):
+    """What an attacker may do: always named together with a robust accuracy.
+
+    `eps` bounds the perturbation in pixel units ([0,1]) around the clean image, in `norm`; `alpha` is the step
+    size, `steps` the iterations, `restarts` the tries of which the worst counts for each sample. The variant
+    `as-run` is the published code's attack, whose iterates leave the ball (see `attacks.pgd_as_run`).
+    """
+
+    attack: str = "pgd"
+    norm: str = "linf"
+    eps: float = 0.3
+    alpha: float = 0.01
+    steps: int = 40
+    restarts: int = 1
+    random_start: bool = True
+    variant: str = "standard"
+
+    def __post_init__(self) -> None:
+        known_name(self.attack, ATTACKS, "attack")
+        known_name(self.norm, NORMS, "norm")
+        known_name(self.variant, VARIANTS, "variant")
+        _require(
+            math.isfinite(self.eps) and self.eps >= 0,
+            f"--eps must be a finite number of at least 0, not {self.eps}",
+            "eps is in pixel units of [0,1]: try 0.3 or 8/255",
+        )
+        _require(
+            self.norm != "linf" or self.eps <= 1,
+            f"--eps {number(self.eps)} is more than the whole range of a pixel, which is [0,1]",
+            f"did you mean {number(self.eps)}/255?" if self.eps <= 255 else "try 0.3 or 8/255",
+        )
+        _positive(self, "alpha", "restarts")
+        _require(self.steps >= 1, f"--steps must be at least 1, not {self.steps}", "try --steps 40")
+        _require(
+            self.variant == "standard" or (self.norm == "linf" and self.attack == "pgd"),
+            "the as-run variant exists for pgd and linf alone",
+            "leave --preset as-run out, or leave out --norm and --attack",
+        )
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and file names, e.g. `pgd-0.3-40` or `pgd-l2-0.5-20-as-run`."""
+        parts = [self.attack]
+        if self.norm != "linf":
+            parts.append(self.norm)
+        parts.append(number(self.eps).replace("/", "_"))
+        if self.attack != "fgsm":
+            parts.append(str(self.steps))
+        if self.restarts > 1:
+            parts.append(f"x{self.restarts}")
+        if self.variant != "standard":
+            parts.append(self.variant)
+        return "-".join(parts)
+
+    def __str__(self) -> str:
+        text = f"{self.attack.upper()} {self.norm} eps {number(self.eps)}"
+        if self.attack != "fgsm":
+            start = "random start" if self.random_start else "no random start"
+            text += f", alpha {number(self.alpha)}, {self.steps} steps, {start}"
+        if self.restarts > 1:
+            text += f", {self.restarts} restarts"
+        return text + (" (as-run variant)" if self.variant != "standard" else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(_Settings):
+    """Everything that changes the weights of a training run."""
+
+    preset: str
+    dataset: str
+    arch: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    schedule: str
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 0.0
+    flip: bool = False
+    crop_padding: int = 0
+    mix: str = "none"
+    mix_alpha: float = 1.0
+    mix_stages: tuple[int, ...] = (0,)
+    soft_label: float = 0.0
+    loss: str = "cross-entropy"
+    limit: int | None = None
+    per_class: int | None = None
+    validation: int = 0
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        known_name(self.mix, MIXES, "mix")
+        known_name(self.loss, LOSSES, "loss")
+        known_name(self.optimizer, OPTIMIZERS, "optimizer")
+        known_name(self.schedule, SCHEDULES, "schedule")
+        known_name(self.precision, PRECISIONS, "precision")
+        _positive(self, "epochs", "batch_size", "lr", "mix_alpha", "limit")
+        _require(
+            math.isfinite(self.soft_label) and self.soft_label >= 0,
+            f"--soft-label must be at least 0, not {self.soft_label}",
+            "sigma is what each wrong class gets; try 0.003",
+        )
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+
+    @property
+    def label(self) -> str:
+        """The readable part of the checkpoint's name."""
+        parts = [self.dataset, self.arch, self.mix]
+        if self.preset != "default":
+            parts.append(self.preset)
+        return "-".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackSettings(_Settings):
+    """Everything that, beside the attacked weights and the data, changes a sample cache."""
+
+    preset: str
+    dataset: str
+    split: str
+    limit: int | None
+    threat: Threat
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known_name(self.split, SPLITS, "split")
+        _positive(self, "batch_size", "limit")
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+
+    @property
+    def label(self) -> str:
+        """The readable part of the cache's name."""
+        return f"{self.dataset}-{self.split}-{self.threat.label}"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings(_Settings):
+    """Everything that, beside the models and caches, changes an evaluation."""
+
+    dataset: str
+    split: str
+    limit: int | None
+    threats: tuple[Threat, ...]
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known_name(self.split, SPLITS, "split")
+        _positive(self, "batch_size", "limit")
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+
+
+def key(kind: str, settings: _Settings, **made_from: Any) -> str:
+    """The key (64 hex digits) of the artifact of `kind` that `settings` make from `made_from`."""
+    return digest({"schema": SCHEMA, "kind": kind, "settings": settings.to_dict(), "from": made_from})

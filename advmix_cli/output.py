@@ -1,0 +1,171 @@
+"""The only module that prints. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from advmix_cli.config import SCHEMA
+from advmix_cli.errors import AdvmixError
+from advmix_cli.results import Facts, Result, Table
+
+_PLAIN_WIDTH = 10_000
+_PLAIN_EVERY_S = 10.0
+
+
+def _console(stream: TextIO) -> RichConsole:
+    """Text for people; where it goes to a file or pipe, in lines that are never folded."""
+    return RichConsole(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else _PLAIN_WIDTH)
+
+
+class Output:
+    """How one command speaks: to people, quietly (`-q`: references alone), or in JSON. Also the workflows' reporter."""
+
+    def __init__(self, command: str, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.command, self.quiet, self.as_json = command, quiet, as_json
+        self._out, self._err = _console(sys.stdout), _console(sys.stderr)
+
+    # The result
+
+    def emit(self, result: Result) -> None:
+        """Print what a command gives back."""
+        if self.as_json:
+            self._envelope(result.data, result.problem)
+        elif self.quiet:
+            for ref in result.refs:
+                self._out.print(ref, markup=False)
+        else:
+            for i, block in enumerate(result.blocks):
+                if i:
+                    self._out.print()
+                self._facts(block) if isinstance(block, Facts) else self._table(block)
+        sys.stdout.flush()
+        if result.hint and not self.quiet:
+            self._err.print(Text(f"next: {result.hint}", style="dim"))
+        if result.problem is not None:
+            self._explain(result.problem)
+
+    def error(self, error: AdvmixError) -> None:
+        """Say what is wrong and what to do."""
+        if self.as_json:
+            self._envelope({}, error)
+            sys.stdout.flush()
+        self._explain(error)
+
+    def _explain(self, error: AdvmixError) -> None:
+        self._err.print(Text.assemble(("error: ", "bold red"), error.message))
+        if error.hint:
+            self._err.print(Text(f"hint: {error.hint}"))
+
+    def _envelope(self, data: dict[str, Any], error: AdvmixError | None) -> None:
+        errors = [{"code": error.code, "message": error.message, "hint": error.hint}] if error else []
+        envelope = {
+            "schema": SCHEMA,
+            "command": self.command,
+            "status": "error" if error else "ok",
+            "data": _finite(data),
+            "errors": errors,
+        }
+        sys.stdout.write(json.dumps(envelope, allow_nan=False) + "\n")
+
+    def _facts(self, facts: Facts) -> None:
+        width = max((len(label) for label, _ in facts.rows), default=0)
+        for label, value in facts.rows:
+            self._out.print(Text(f"{label:<{width}}  {value}" if width else value))
+
+    def _table(self, table: Table) -> None:
+        drawn = RichTable(
+            box=None, pad_edge=False, title=table.title or None, title_justify="left", header_style="bold"
+        )
+        for column in table.columns:
+            drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*(Text(cell) for cell in row))
+        if table.rows:
+            self._out.print(drawn)
+        if table.note:
+            self._out.print(Text(table.note, style="dim"))
+
+    # What is said on the way
+
+    def note(self, text: str) -> None:
+        """Something to know; not said with -q."""
+        if not self.quiet:
+            self._err.print(Text(text, style="dim"))
+
+    def warn(self, text: str) -> None:
+        """Something to mind."""
+        self._err.print(Text(f"warning: {text}", style="yellow"))
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
+        """A bar with rate and time left on a terminal, else a plain line now and then; nothing with -q."""
+        if self.quiet or not self._err.is_terminal:
+            yield _Lines(self, what, total, unit)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit}  {{task.fields[rate]}}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._err, transient=True) as bar:
+            yield _Bar(bar, bar.add_task(what, total=total, rate=""))
+
+
+class _Bar:
+    """Progress on a terminal."""
+
+    def __init__(self, bar: Progress, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self, n: int) -> None:
+        speed = self._bar.tasks[0].speed
+        self._bar.update(self._task, advance=n, rate=f"{speed:,.0f}/s" if speed else "")
+
+    def line(self, text: str) -> None:
+        """Above the bar."""
+        self._bar.console.print(Text(text))
+
+
+class _Lines:
+    """Progress in a log: the lines of the work itself and, where it has none, one every ten seconds."""
+
+    def __init__(self, output: Output, what: str, total: int, unit: str) -> None:
+        self._output, self._what, self._total, self._unit = output, what, total, unit
+        self._done, self._began = 0, time.monotonic()
+        self._said = self._began
+
+    def __call__(self, n: int) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_EVERY_S and self._done < self._total:
+            rate = self._done / (now - self._began)
+            left = (self._total - self._done) / rate
+            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s, {left:.0f} s left")
+
+    def line(self, text: str) -> None:
+        """On a line of its own."""
+        self._said = time.monotonic()
+        if not self._output.quiet:
+            self._output._err.print(Text(text))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,116 @@
+"""Named settings, pure data: the default recipes, the report's text, and what its published code ran.
+
+`report` is what the text of "Adversarial Attack and Defense Based on Data Mixup" says; where it is silent the
+published code's value stands. `as-run` is what that code did. Both are documented in docs/report.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advmix_cli.config import ATTACKS, NORMS, Threat, TrainSettings
+from advmix_cli.errors import UsageError, known_name
+
+PRESETS = ("default", "report", "as-run")
+
+Table = dict[str, dict[str, dict[str, Any]]]
+
+_ONE_CYCLE = {
+    "optimizer": "sgd", "lr": 0.1, "schedule": "one-cycle", "momentum": 0.9, "nesterov": True,
+    "weight_decay": 5e-4, "batch_size": 128, "loss": "cross-entropy", "validation": 5000,
+}  # fmt: skip
+_REPORT_MNIST = {
+    "optimizer": "sgd", "lr": 0.1, "schedule": "steps", "milestones": (300, 400), "gamma": 0.1,
+    "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "batch_size": 100, "epochs": 500,
+    "loss": "cross-entropy", "validation": 5000,
+}  # fmt: skip
+_REPORT_CIFAR = _REPORT_MNIST | {"epochs": 2000, "milestones": (500, 1000), "flip": True, "crop_padding": 2}
+_ALL_STAGES = (0, 1, 2, 3, 4)
+
+TRAIN: Table = {
+    "default": {
+        "mnist": _ONE_CYCLE | {"epochs": 20, "mix_stages": _ALL_STAGES},
+        "glyphs": _ONE_CYCLE | {"epochs": 12, "lr": 0.05, "validation": 1000, "mix_stages": _ALL_STAGES},
+        "cifar10": _ONE_CYCLE | {"epochs": 30, "flip": True, "crop_padding": 4, "mix_stages": (0, 1, 2)},
+    },
+    "report": {
+        "mnist": _REPORT_MNIST | {"mix_stages": _ALL_STAGES},
+        "glyphs": _REPORT_MNIST | {"mix_stages": _ALL_STAGES, "validation": 1000},
+        "cifar10": _REPORT_CIFAR | {"mix_stages": _ALL_STAGES},
+    },
+    "as-run": {
+        "mnist": _REPORT_MNIST | {"loss": "bce-softmax", "per_class": 5000, "mix_stages": _ALL_STAGES},
+        "cifar10": _REPORT_CIFAR | {
+            "loss": "bce-softmax", "milestones": (500, 1000, 1500), "per_class": 5000, "validation": 0,
+            "mix_stages": (0, 1, 2),
+        },
+    },
+}  # fmt: skip
+"""Training recipes: preset -> data set -> settings."""
+
+MIX_ALPHA = {"none": 1.0, "mixup": 1.0, "manifold": 2.0}
+"""Lambda ~ Beta(a, a), one draw a batch: a for each mixing, the same in every preset."""
+
+_EPS = {"mnist": {"linf": 0.3, "l2": 2.0}, "cifar10": {"linf": 8 / 255, "l2": 0.5}}
+_EPS["glyphs"] = _EPS["mnist"]
+
+ATTACK: Table = {
+    "default": {"mnist": {"steps": 40}, "glyphs": {"steps": 40}, "cifar10": {"steps": 20}},
+    "report": {
+        "mnist": {"steps": 40, "alpha": 0.1},
+        "glyphs": {"steps": 40, "alpha": 0.1},
+        "cifar10": {"steps": 7, "alpha": 2 / 255},
+    },
+    "as-run": {
+        "mnist": {"steps": 40, "alpha": 0.01, "variant": "as-run"},
+        "cifar10": {"steps": 7, "alpha": 2 / 255, "variant": "as-run"},
+    },
+}
+"""Attacks: preset -> data set -> settings. alpha is 2.5 eps / steps where nothing else is said."""
+
+
+def _recipe(table: Table, preset: str, dataset: str) -> dict[str, Any]:
+    known_name(preset, table, "preset")
+    if dataset not in table[preset]:
+        raise UsageError(
+            f"the preset {preset} says nothing about {dataset}",
+            f"it knows {', '.join(table[preset])}; see advmix presets",
+        )
+    return table[preset][dataset]
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def train_settings(preset: str, dataset: str, arch: str, **options: Any) -> TrainSettings:
+    """The settings of a training run: what `options` give (None: not given), else what the preset says."""
+    values: dict[str, Any] = _recipe(TRAIN, preset, dataset) | _given(options)
+    mix = values.get("mix", "none")
+    values.setdefault("mix_alpha", MIX_ALPHA.get(mix, 1.0))
+    if mix != "manifold":
+        values["mix_stages"] = (0,)
+    if values.get("limit") is not None:
+        values["validation"] = min(values["validation"], values["limit"] // 10)
+    return TrainSettings(preset=preset, dataset=dataset, arch=arch, **values)
+
+
+def threat(preset: str, dataset: str, **options: Any) -> Threat:
+    """The threat: what `options` give (None: not given), else what the preset says for the data set."""
+    given = _given(options)
+    attack = known_name(given.get("attack", "pgd"), ATTACKS, "attack")
+    norm = known_name(given.get("norm", "linf"), NORMS, "norm")
+    values: dict[str, Any] = {"attack": attack, "norm": norm, "eps": _EPS[dataset][norm]}
+    if attack == "fgsm":
+        for name in ("alpha", "steps", "restarts"):
+            if name in given:
+                raise UsageError(f"fgsm is one step of size eps: --{name} does not apply", "use --attack pgd")
+        values |= given
+        return Threat(**(values | {"alpha": values["eps"] or 1.0, "steps": 1, "random_start": False}))
+    values |= _recipe(ATTACK, preset, dataset) | given
+    if norm == "l2" and "alpha" not in given:
+        values.pop("alpha", None)  # the presets' step sizes are meant for linf
+    # With eps 0 any step size is projected back to the clean image.
+    values.setdefault("alpha", 2.5 * values["eps"] / max(values["steps"], 1) or 1.0)
+    return Threat(**values)

@@ -1,0 +1,69 @@
+"""Device, threads, precision, and generators made from one seed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+
+import torch
+
+from advmix_cli.errors import UsageError, known_name
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; `auto` takes cuda, then mps, then cpu. Raises UsageError where there is none."""
+    base, _, index = name.partition(":")
+    known_name(base, DEVICES, "device")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if base == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if not available[base] or (
+        index and not (index.isdigit() and base == "cuda" and int(index) < torch.cuda.device_count())
+    ):
+        raise UsageError(f"there is no device {name} here", "use --device cpu, or auto")
+    return torch.device(name)
+
+
+def configure(threads: int | None, where: torch.device) -> None:
+    """Set determinism and the CPU threads: None for the cores this process may use, or what OMP_NUM_THREADS says."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cores())
+    if where.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
+
+
+def available_cores() -> int:
+    """The cores that this process may run on."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+def generator(where: torch.device | str, *parts: object) -> torch.Generator:
+    """A generator on that device, seeded by `parts` (the seed, and what it is for): no state to carry along."""
+    return torch.Generator(device=where).manual_seed(_seed(*parts))
+
+
+def python_random(*parts: object) -> random.Random:
+    """The same, for plain Python numbers."""
+    return random.Random(_seed(*parts))
+
+
+def autocast(where: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """bf16 where asked for; float32 computes as it stands."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(where.type, dtype=torch.bfloat16)

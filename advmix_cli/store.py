@@ -1,0 +1,256 @@
+"""The local artifact store: bytes, names, locks and references. It knows nothing of tensors.
+
+    checkpoints/NAME.safetensors   NAME.history.jsonl     refs/ALIAS            one line: KIND/NAME
+    samples/NAME.pt                evaluations/NAME.json  unfinished/NAME.pt    a training run that can continue
+    figures/NAME.png  NAME.svg     datasets/              locks/NAME.lock       empty, kept: see `lock`
+
+A file appears under its name complete or not at all: it is written beside it, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError, nearest
+
+SUFFIXES = {
+    "checkpoints": (".safetensors", ".history.jsonl"),
+    "samples": (".pt",),
+    "evaluations": (".json",),
+    "figures": (".png", ".svg"),
+}
+"""The kinds of artifact; the first suffix is the artifact itself, the others go with it."""
+
+SINGULAR = {
+    "checkpoints": "checkpoint",
+    "samples": "sample cache",
+    "evaluations": "evaluation",
+    "figures": "figure",
+}
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TEMPORARY = ".tmp-"
+
+
+def default_root() -> Path:
+    """`$ADVMIX_HOME`, else the user's data folder."""
+    home = os.environ.get("ADVMIX_HOME", "").strip()
+    return Path(home).expanduser().absolute() if home else platformdirs.user_data_path("advmix", appauthor=False)
+
+
+class Store:
+    """The artifacts below one folder. Nothing is created before the first write."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else default_root()
+
+    # Files
+
+    def path(self, kind: str, name: str, suffix: str | None = None) -> Path:
+        """Where the artifact `name` of `kind` is, or would be."""
+        return self.root / kind / (name + (SUFFIXES[kind][0] if suffix is None else suffix))
+
+    def write(self, path: Path, data: bytes) -> Path:
+        """Put `data` at `path` (below the root) in one step; nothing half-written is ever seen there.
+
+        Raises AdvmixError, with the old file untouched, when the disk is full or the folder cannot be written.
+        """
+        temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        return path
+
+    def names(self, kind: str) -> list[str]:
+        """The artifacts of `kind`, the newest first."""
+        suffix = SUFFIXES[kind][0]
+        found = []
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.root / kind):
+                if entry.name.endswith(suffix) and not entry.name.startswith(_TEMPORARY):
+                    found.append((-entry.stat().st_mtime_ns, entry.name.removesuffix(suffix)))
+        return [name for _, name in sorted(found)]
+
+    def files(self, kind: str, name: str) -> list[Path]:
+        """All files that belong to one artifact."""
+        return [path for s in SUFFIXES[kind] if (path := self.path(kind, name, s)).exists()]
+
+    def unfinished(self, name: str) -> Path:
+        """Where the state of the training run `name` is kept until it is done."""
+        return self.root / "unfinished" / f"{name}.pt"
+
+    def delete(self, path: Path) -> None:
+        """Remove one file; one that is gone already is fine."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+
+    # Locks
+
+    @contextlib.contextmanager
+    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold `name` against other processes. Waits, after calling `on_wait`; without it raises LockedError.
+
+        The file stays: removing it while others wait would give two of them the lock. A killed holder
+        frees it at once.
+        """
+        path = self.root / "locks" / f"{name}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                if on_wait is None:
+                    raise LockedError(
+                        f"{name} is being made by another process", "wait for it, or stop it, and try again"
+                    ) from None
+                on_wait()
+                lock.acquire(poll_interval=0.1)
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+        try:
+            for stray in self.root.glob(f"*/{_TEMPORARY}*-{name}.*"):  # of a killed holder: nobody else writes these
+                self.delete(stray)
+            yield
+        finally:
+            lock.release()
+
+    # References
+
+    def set_ref(self, alias: str, kind: str, name: str) -> None:
+        """Let `alias` name an artifact from now on."""
+        self.write(self.root / "refs" / check_alias(alias), f"{kind}/{name}\n".encode())
+
+    def set_latest(self, kind: str, name: str) -> None:
+        """`latest` is what a command last gave, from the cache or not: a script run twice does the same twice."""
+        self.write(self.root / "refs" / f"latest@{kind}", f"{kind}/{name}\n".encode())
+
+    def refs(self) -> dict[str, tuple[str, str]]:
+        """Alias -> (kind, name), without `latest`; an unreadable ref is left out."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.scandir(self.root / "refs"), key=lambda e: e.name):
+                if "@" not in entry.name and not entry.name.startswith(_TEMPORARY):
+                    target = self._target(Path(entry.path))
+                    if target is not None:
+                        found[entry.name] = target
+        return found
+
+    @staticmethod
+    def _target(path: Path) -> tuple[str, str] | None:
+        try:
+            kind, _, name = path.read_text().strip().partition("/")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return (kind, name) if kind in SUFFIXES and name else None
+
+    def latest(self, kind: str) -> str:
+        """The artifact of `kind` that a command last gave. Raises NotFoundError when there is none."""
+        target = self._target(self.root / "refs" / f"latest@{kind}")
+        if target is not None and self.path(*target).exists():
+            return target[1]
+        names = self.names(kind)
+        if not names:
+            makes = {"checkpoints": "advmix train", "samples": "advmix attack", "evaluations": "advmix eval"}
+            raise NotFoundError(
+                f"there is no {SINGULAR[kind]} in the store {self.root} yet",
+                f"make one: {makes.get(kind, 'advmix visualize')}",
+            )
+        return names[0]
+
+    def resolve(self, ref: str, kinds: tuple[str, ...]) -> tuple[str, str]:
+        """(kind, name) of what `ref` names among `kinds`: `latest`, an alias, a name, or a unique prefix of one.
+
+        Raises NotFoundError, with the candidates, for an unknown, empty or ambiguous reference.
+        """
+        what = " or ".join(SINGULAR[kind] for kind in kinds)
+        if ref == "latest":
+            return kinds[0], self.latest(kinds[0])
+        refs = self.refs()
+        everything = [(kind, name) for kind in kinds for name in self.names(kind)]
+        if ref in refs and refs[ref] in everything:
+            return refs[ref]
+        exact = [(kind, name) for kind, name in everything if name == ref]
+        found = exact or [(kind, name) for kind, name in everything if ref and name.startswith(ref)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = [name for _, name in found]
+            raise NotFoundError(
+                f"{ref!r} is ambiguous: it begins {len(names)} names",
+                f"one of: {', '.join(sorted(names)[:8])}",
+                code="ambiguous",
+            )
+        if not ref:
+            raise NotFoundError(f"the reference of a {what} is empty", "give a name, or latest", code="empty")
+        if ref in refs:
+            kind, name = refs[ref]
+            gone = f"the {SINGULAR[kind]} {name}, " + (
+                "not a " + what if self.path(kind, name).exists() else "which is gone"
+            )
+            raise NotFoundError(f"{ref!r} names {gone}", "see advmix store list")
+        known = [alias for alias, (kind, _) in refs.items() if kind in kinds] + [name for _, name in everything]
+        raise NotFoundError(
+            f"no {what} is called {ref!r}",
+            nearest(ref, known) if known else f"there is none in {self.root}; see advmix store list",
+        )
+
+    # Housekeeping
+
+    def leftovers(self) -> list[Path]:
+        """What interrupted processes left: temporary files, unfinished runs, and refs that lead nowhere."""
+        found = [path for path in self.root.glob(f"*/{_TEMPORARY}*") if path.is_file()]
+        found += sorted((self.root / "unfinished").glob("*.pt"))
+        for path in sorted((self.root / "refs").glob("*")):
+            target = self._target(path)
+            if not path.name.startswith(_TEMPORARY) and (target is None or not self.path(*target).exists()):
+                found.append(path)
+        return found
+
+    def free_bytes(self) -> int | None:
+        """Free space on the store's disk, None where there is no such folder yet."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.root).free
+        return None
+
+
+def check_alias(alias: str) -> str:
+    """`alias` if it can name an artifact, else a UsageError."""
+    if not _ALIAS.fullmatch(alias) or alias == "latest":
+        raise UsageError(
+            f"{alias!r} cannot be a name",
+            "use letters, digits, '.', '_' and '-', begin with a letter or digit; not latest",
+        )
+    return alias
+
+
+def cannot_write(folder: Path, error: OSError) -> AdvmixError:
+    """What to say when the system refused a write below `folder`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return AdvmixError(
+        f"cannot write to {folder}: {error.strerror or error}",
+        "nothing half-written is left; free some space (advmix store prune) or set ADVMIX_HOME to another disk"
+        if full
+        else "set ADVMIX_HOME to a folder that you can write",
+        code="disk-full" if full else "not-writable",
+    )

@@ -1,0 +1,196 @@
+"""The training loop: device-resident data, mixing, a schedule, a history, and a state to continue from. No files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from advmix_cli.attacks import to_float
+from advmix_cli.config import TrainSettings
+from advmix_cli.data import ImageSet
+from advmix_cli.errors import AdvmixError
+from advmix_cli.evaluation import score
+from advmix_cli.mixing import Mixer, forward_mixed, soft_labels, soft_loss
+from advmix_cli.runtime import autocast, generator
+
+_EVALUATION_BATCH = 500
+
+Weights = dict[str, torch.Tensor]
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """`train` is learned from, `validation` (may be empty) chooses the epoch, `test` is only watched."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The weights of the chosen and of the last epoch, and the history, a row an epoch (see `train`)."""
+
+    best: Weights
+    last: Weights
+    best_epoch: int
+    history: list[dict[str, Any]]
+
+
+def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
+    """Hold out `validation` of the first `limit` images, drawn from the seed; at most `per_class` of each class train."""
+    images = images.first(settings.limit)
+    order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "split"))
+    held, rest = order[: settings.validation], order[settings.validation :]
+    if settings.per_class is not None:
+        labels = images.y[rest]
+        kept = [rest[labels == c][: settings.per_class] for c in range(len(images.info.classes))]
+        rest = torch.cat(kept)
+    return Splits(images.take(rest.sort().values), images.take(held.sort().values), test.first(settings.limit))
+
+
+def augment(x: torch.Tensor, flip: bool, padding: int, random: torch.Generator) -> torch.Tensor:
+    """Each image (N,C,H,W) flipped with probability 1/2, and cropped at random after zero-padding; on the device."""
+    n, _, height, width = x.shape
+    if flip:
+        flipped = torch.rand((n, 1, 1, 1), generator=random, device=x.device) < 0.5
+        x = torch.where(flipped, x.flip(3), x)
+    if padding:
+        padded = nn.functional.pad(x, (padding,) * 4)
+        offset = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=random, device=x.device)
+        rows = (offset[0] + torch.arange(height, device=x.device))[:, None, :, None]
+        columns = (offset[1] + torch.arange(width, device=x.device))[:, None, None, :]
+        batch = torch.arange(n, device=x.device)[:, None, None, None]
+        channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+        x = padded[batch, channel, rows, columns]
+    return x
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    if settings.optimizer == "adam":
+        return Adam(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    return SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _scheduler(optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> LRScheduler:
+    """Stepped once a batch."""
+    if settings.schedule == "one-cycle":
+        total = max(settings.epochs * steps_per_epoch, 2)
+        return OneCycleLR(optimizer, settings.lr, total_steps=total, cycle_momentum=False)
+    if settings.schedule == "steps":
+        milestones = [epoch * steps_per_epoch for epoch in settings.milestones]
+        return MultiStepLR(optimizer, milestones, settings.gamma)
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+def _copy(model: nn.Module) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def train(
+    model: nn.Sequential,
+    splits: Splits,
+    settings: TrainSettings,
+    *,
+    state: State | None = None,
+    on_batch: Callable[[int, int], None] = lambda epoch, n: None,
+    on_epoch: Callable[[dict[str, Any], Callable[[], State]], None] = lambda row, state: None,
+) -> Trained:
+    """Train `model` (on its device, with the splits there too) and give the chosen and the last weights.
+
+    A row of the history holds `epoch` (from 1), `lr`, `train_loss` and `train_accuracy` (on the mixed batches, in
+    training mode, against the heavier label), and `validation_`/`test_` `loss` and `accuracy`; accuracies in
+    percent, losses in nats. The chosen epoch has the highest validation accuracy, then the lowest loss; without a
+    validation split it is the last.
+
+    `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row and a function that makes
+    a state of plain tensors and values; with that `state` the same call continues and ends with the same weights.
+    Raises AdvmixError when the loss is not finite.
+    """
+    device = splits.train.x.device
+    n, classes = len(splits.train), len(splits.train.info.classes)
+    steps = math.ceil(n / settings.batch_size)
+    optimizer = _optimizer(model, settings)
+    scheduler = _scheduler(optimizer, settings, steps)
+    history: list[dict[str, Any]] = []
+    best, best_epoch, best_rank = _copy(model), 0, (-math.inf, -math.inf)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        history, best_epoch, best_rank = (
+            list(state["history"]),
+            state["best_epoch"],
+            tuple(state["best_rank"]),
+        )
+        best = {name: tensor.to(device) for name, tensor in state["best"].items()}
+
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        model.train()
+        order = torch.randperm(n, generator=generator("cpu", settings.seed, "order", epoch)).to(device)
+        random = generator(device, settings.seed, "augment", epoch)
+        mixer = Mixer(settings, epoch, device)
+        lr = float(scheduler.get_last_lr()[0])
+        total, right = torch.zeros((), device=device).double(), torch.zeros((), device=device).long()
+        for index in torch.split(order, settings.batch_size):
+            x = augment(to_float(splits.train.x[index]), settings.flip, settings.crop_padding, random)
+            targets = soft_labels(splits.train.y[index], classes, settings.soft_label)
+            with autocast(device, settings.precision):
+                logits, targets = forward_mixed(model, x, targets, mixer.draw(len(index)))
+            loss = soft_loss(logits.float(), targets, settings.loss)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            scheduler.step()
+            total += loss.detach() * len(index)
+            right += (logits.argmax(1) == targets.argmax(1)).sum()
+            on_batch(epoch, len(index))
+
+        row = {
+            "epoch": epoch,
+            "lr": lr,
+            "train_loss": float(total) / n,
+            "train_accuracy": 100 * int(right) / n,
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise AdvmixError(
+                f"training diverged in epoch {epoch}: the loss is not finite",
+                f"try a smaller --lr than {settings.lr:g}; the state after epoch {epoch - 1} is kept",
+                code="diverged",
+            )
+        for name, images in (("validation", splits.validation), ("test", splits.test)):
+            if len(images):
+                scored = score(model, images.x, images.y, batch_size=_EVALUATION_BATCH)
+                row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
+        rank = (row.get("validation_accuracy", float(epoch)), -row.get("validation_loss", 0.0))
+        if rank > best_rank:
+            best, best_epoch, best_rank = _copy(model), epoch, rank
+        history.append(row)
+
+        def make_state() -> State:
+            return {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": {k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list)},
+                "history": history,
+                "best": best,  # noqa: B023  called before the next epoch begins
+                "best_epoch": best_epoch,  # noqa: B023
+                "best_rank": list(best_rank),  # noqa: B023
+            }
+
+        on_epoch(row, make_state)
+    return Trained(best, _copy(model), best_epoch, history)

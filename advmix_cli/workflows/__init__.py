@@ -1,0 +1,1 @@
+"""One module a command: settings and store in, a result out."""

@@ -1,0 +1,342 @@
+"""`advmix eval`: any number of models on clean images, on sample caches and under white-box attacks, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advmix_cli import artifacts, config, data
+from advmix_cli.config import EvalSettings, Threat
+from advmix_cli.errors import DamagedError, NotFoundError, UsageError
+from advmix_cli.intervals import wilson
+from advmix_cli.results import Result, Table
+from advmix_cli.workflows.common import (
+    ModelRef,
+    Session,
+    load_model,
+    made_with,
+    make_once,
+    resolve_model,
+    resolve_path,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from advmix_cli.data import ImageSet
+
+Cell = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplesRef:
+    """A sample cache that a reference resolved to; `record` is None in a file made by others."""
+
+    label: str
+    path: Path
+    record: dict[str, Any] | None
+
+    @property
+    def threat(self) -> Threat | None:
+        """What its attacker was allowed, None where the file does not say."""
+        return None if self.record is None else Threat.from_dict(self.record["threat"])
+
+    def identity(self) -> str:
+        """What its content is known by in keys."""
+        if self.record is not None:
+            return str(self.record["digest"])
+        import hashlib
+
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def resolve_samples(session: Session, ref: str) -> SamplesRef:
+    """The sample cache that `ref` names. A file of others is taken, with a note."""
+    label, path = resolve_path(session, ref, ("samples",), (".pt",))
+    record = artifacts.samples_record(path)
+    if record is None:
+        session.report.note(f"{path} was not made by advmix: it does not say how its images were attacked")
+    return SamplesRef(label, path, record)
+
+
+def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
+    """The model that a cache was made against, if the store still has those very weights."""
+    if samples.record is None:
+        raise UsageError(
+            f"{samples.path} does not say which model it attacks",
+            "name a model: advmix eval MODEL --samples ...",
+        )
+    lineage = samples.record["model"]
+    if lineage["weights"] == "untrained":
+        raise UsageError(
+            f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
+        )
+    try:
+        model = resolve_model(session, f"{lineage['name']}@{lineage['weights']}")
+    except NotFoundError:
+        model = None
+    if model is None or model.digest != lineage["digest"]:
+        raise NotFoundError(f"the model that {samples.label} attacks, {lineage['name']}, is gone", "name another model")
+    return model
+
+
+def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef], settings: EvalSettings) -> Result:
+    """One row for each model and each of: clean images, the caches, the white-box threats."""
+    shape = data.info(settings.dataset).shape
+    for model in models:
+        if model.dataset != settings.dataset and data.info(model.dataset).shape != shape:
+            raise UsageError(
+                f"{model.label} takes {model.dataset}, not {settings.dataset}",
+                "evaluate models of one data set at a time",
+            )
+    for cache in samples:
+        if cache.record is not None and cache.record["dataset"] != settings.dataset:
+            raise UsageError(
+                f"{cache.label} holds attacked images of {cache.record['dataset']}, not of {settings.dataset}",
+                "give caches of the models' data set",
+            )
+    fingerprint = session.fingerprint(settings.dataset)
+    key = config.key(
+        "evaluation",
+        settings,
+        data=fingerprint,
+        weights=[model.digest for model in models],
+        samples=[cache.identity() for cache in samples],
+    )
+    name = f"{settings.dataset}-{settings.split}-{len(models)}x{1 + len(samples) + len(settings.threats)}-{key[:8]}"
+    path = session.store.path("evaluations", name)
+    record, cached = make_once(
+        session,
+        "evaluations",
+        name,
+        key,
+        read_evaluation,
+        lambda: _evaluate(session, models, samples, settings, name, key, fingerprint),
+    )
+    labels = {"models": [m.label for m in models], "columns": _columns(samples, settings)}
+    if any(record[part] != labels[part] for part in labels):  # the same numbers under other aliases
+        record |= labels
+        session.store.write(path, config.canonical_json(record).encode())
+    return _result(record, path, cached)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """A stored evaluation. Raises DamagedError."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        if record["schema"] != config.SCHEMA or record["kind"] != "evaluation":
+            raise ValueError("another schema")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged or of another version", "remove it: advmix store remove") from error
+    return record
+
+
+def _columns(samples: list[SamplesRef], settings: EvalSettings) -> list[str]:
+    columns = ["clean"]
+    for cache in samples:
+        as_run = cache.threat is not None and cache.threat.variant == "as-run" and "as-run" not in cache.label
+        columns.append(cache.label + (" (as-run)" if as_run else ""))
+    return columns + [threat.label for threat in settings.threats]
+
+
+def _evaluate(
+    session: Session,
+    models: list[ModelRef],
+    samples: list[SamplesRef],
+    settings: EvalSettings,
+    name: str,
+    key: str,
+    fingerprint: str,
+) -> None:
+    device = session.device()
+    images = session.images(settings.dataset, settings.split)
+    caches = [_load_samples(session, cache, settings, fingerprint, images) for cache in samples]
+    # With caches alone the clean images are those that the caches attack, so that the columns compare.
+    limit = settings.limit
+    if limit is None and caches and not settings.threats:
+        limit = max(len(labels) for _, labels, _ in caches)
+    images = images.first(limit).to(device)
+    per_model = len(images) * (1 + len(settings.threats)) + sum(len(labels) for _, labels, _ in caches)
+    with session.report.progress("evaluating", len(models) * per_model, "images") as progress:
+        grid = [_cells(model, images, caches, settings, device, progress) for model in models]
+    record = {
+        "schema": config.SCHEMA,
+        "kind": "evaluation",
+        "name": name,
+        "key": key,
+        "settings": settings.to_dict(),
+        "dataset": settings.dataset,
+        "fingerprint": fingerprint,
+        "split": settings.split,
+        "models": [model.label for model in models],
+        "columns": _columns(samples, settings),
+        "lineage": [model.lineage() for model in models],
+        "sources": [
+            None,
+            *(c.record["model"]["name"] if c.record else None for c in samples),
+            *("itself" for _ in settings.threats),
+        ],
+        "threats": [
+            None,
+            *(cache.threat.to_dict() if cache.threat else None for cache in samples),
+            *(threat.to_dict() for threat in settings.threats),
+        ],
+        "grid": grid,
+        "made_with": made_with(),
+    }
+    session.store.write(session.store.path("evaluations", name), config.canonical_json(record).encode())
+
+
+def _load_samples(
+    session: Session, cache: SamplesRef, settings: EvalSettings, fingerprint: str, images: ImageSet
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """(attacked images, labels, whether `images` are the clean originals), checked against the threat."""
+    from advmix_cli import attacks
+
+    x_adv, labels = artifacts.samples_tensors(cache.path)
+    if (
+        tuple(x_adv.shape[1:]) != images.info.shape
+        or int(labels.max()) >= len(images.info.classes)
+        or int(labels.min()) < 0
+    ):
+        raise UsageError(
+            f"{cache.label} holds images of shape {tuple(x_adv.shape[1:])} with labels up to {int(labels.max())}, "
+            f"which do not fit {settings.dataset}",
+            "give a cache of the models' data set",
+        )
+    record = cache.record
+    ours = record is not None and record["fingerprint"] == fingerprint and record["split"] == settings.split
+    n = len(labels)
+    if ours and not (n <= len(images) and bool((labels == images.y[:n]).all())):
+        raise DamagedError(f"{cache.path} is damaged: its labels are not those of {settings.dataset}", "make it again")
+    if not ours:
+        session.report.note(
+            f"{cache.label}: the clean originals are not known, so the accuracy is on the attacked images alone"
+        )
+    attacks.perturbation(attacks.to_float(images.x[:n]) if ours else x_adv, x_adv, cache.threat)
+    return (
+        (x_adv, labels, ours) if settings.limit is None else (x_adv[: settings.limit], labels[: settings.limit], ours)
+    )
+
+
+def _cells(
+    model: ModelRef,
+    images: ImageSet,
+    caches: list[tuple[torch.Tensor, torch.Tensor, bool]],
+    settings: EvalSettings,
+    device: torch.device,
+    progress: Any,
+) -> list[Cell]:
+    from advmix_cli import attacks, evaluation
+
+    net = load_model(model, device)
+
+    def score(x: torch.Tensor, y: torch.Tensor) -> evaluation.Score:
+        return evaluation.score(net, x, y, batch_size=settings.batch_size, on_batch=progress)
+
+    clean = score(images.x, images.y)
+    cells = [_cell(clean.correct, clean.loss)]
+    for x_adv, labels, ours in caches:
+        scored = score(x_adv.to(device), labels.to(device))
+        right = scored.correct & clean.correct[: len(labels)] if ours and len(labels) <= len(images) else scored.correct
+        cells.append(_cell(right, scored.loss))
+    for threat in settings.threats:
+        attacked = attacks.attack_set(
+            net,
+            images.x,
+            images.y,
+            threat,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            on_batch=progress,
+        )
+        scored = evaluation.score(net, attacked.x_adv.to(device), images.y, batch_size=settings.batch_size)
+        cells.append(_cell(attacked.robust, scored.loss) | {"linf_max": attacked.linf_max})
+    return cells
+
+
+def _cell(correct: torch.Tensor, loss: float) -> Cell:
+    return {"n": len(correct), "correct": int(correct.sum()), "loss": loss}
+
+
+def _result(record: dict[str, Any], path: Path, cached: bool) -> Result:
+    rows: list[dict[str, Any]] = []
+    for model, cells in zip(record["models"], record["grid"], strict=True):
+        for on, threat, cell in zip(record["columns"], record["threats"], cells, strict=True):
+            low, high = wilson(cell["correct"], cell["n"])
+            row = {
+                "model": model,
+                "on": on,
+                "n": cell["n"],
+                "accuracy": 100 * cell["correct"] / cell["n"],
+                "accuracy_ci95": [low, high],
+                "loss": cell["loss"],
+            }
+            rows.append(
+                row
+                | ({"threat": threat} if threat else {})
+                | ({"linf_max": cell["linf_max"]} if "linf_max" in cell else {})
+            )
+    tables = [
+        Table(
+            ("model", "on", "n", "accuracy %", "95 % interval", "loss"),
+            [
+                (
+                    row["model"],
+                    row["on"],
+                    str(row["n"]),
+                    f"{row['accuracy']:.2f}",
+                    "[{:.2f}, {:.2f}]".format(*row["accuracy_ci95"]),
+                    f"{row['loss']:.4f}",
+                )
+                for row in rows
+            ],
+            right=("n", "accuracy %", "95 % interval", "loss"),
+            note=_note(record),
+        )
+    ]
+    if len(record["models"]) > 1 and len(record["columns"]) > 2:
+        tables.append(matrix(record))
+    return Result(
+        data={
+            "rows": rows,
+            "evaluation": record["name"],
+            "path": str(path),
+            "cached": cached,
+            "dataset": record["dataset"],
+        },
+        refs=[record["name"]],
+        blocks=list(tables),
+        hint=f"as a picture: advmix visualize matrix {record['name']}"
+        if len(record["columns"]) > 1
+        else "attack it: advmix attack",
+    )
+
+
+def _note(record: dict[str, Any]) -> str:
+    """The threats in full, under the table: a robust accuracy is never named without its threat."""
+    lines = []
+    for on, threat, source in zip(record["columns"], record["threats"], record["sources"], strict=True):
+        if threat:
+            against = "white-box" if source == "itself" else f"made against {source}"
+            lines.append(f"{on}: {Threat.from_dict(threat)}, {against}")
+    if lines:
+        lines.append(
+            "attacked rows count an image only if it is right clean and attacked; such a figure is an upper bound"
+        )
+    return "\n".join(lines)
+
+
+def matrix(record: dict[str, Any]) -> Table:
+    """The accuracies of an evaluation, models down, columns across."""
+    return Table(
+        ("model", *record["columns"]),
+        [
+            (model, *(f"{100 * cell['correct'] / cell['n']:.2f}" for cell in cells))
+            for model, cells in zip(record["models"], record["grid"], strict=True)
+        ],
+        title="accuracy %",
+        right=tuple(record["columns"]),
+    )

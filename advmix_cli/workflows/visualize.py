@@ -1,0 +1,224 @@
+"""`advmix visualize`: pictures of samples, curves, mixing and the transfer matrix, as PNG and SVG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advmix_cli import config, data
+from advmix_cli._version import __version__
+from advmix_cli.config import Threat, number
+from advmix_cli.errors import DamagedError, NotFoundError, UsageError
+from advmix_cli.presets import MIX_ALPHA
+from advmix_cli.results import Facts, Result
+from advmix_cli.workflows.attack import Untrained, build
+from advmix_cli.workflows.common import ModelRef, Session, load_model, make_once, resolve_path
+from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_RUNS = 8
+
+
+def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -> Result:
+    """Originals, attacked against the trained and against an untrained model, and the perturbation, with labels."""
+    model = attacked_model(session, cache)
+    record = cache.record
+    assert record is not None  # attacked_model refuses files of others
+
+    def draw() -> Figure:
+        import torch
+
+        from advmix_cli import artifacts, attacks, figures, runtime
+
+        device = session.device()
+        x_adv, labels = artifacts.samples_tensors(cache.path)
+        images = session.images(record["dataset"], record["split"]).first(len(labels))
+        if record["fingerprint"] != session.fingerprint(record["dataset"]):
+            raise UsageError(f"{cache.label} was made from other images", "attack again: advmix attack")
+        chosen = _one_of_each(images.y, count)
+        clean, attacked, y = (
+            attacks.to_float(images.x[chosen]).to(device),
+            x_adv[chosen].to(device),
+            labels[chosen].to(device),
+        )
+        threat = Threat.from_dict(record["threat"])
+        fresh = build(Untrained(model.arch, record["seed"]), device)
+        random = runtime.generator(device, record["seed"], "visualize")
+        against_fresh, _ = attacks.attack(fresh, clean, y, threat, random)
+        net = load_model(model, device)
+        names = images.info.classes
+
+        def said(x: torch.Tensor) -> list[str]:
+            with torch.no_grad():
+                return [names[i] for i in net(x).argmax(1).tolist()]
+
+        rows = [
+            ("original", clean, said(clean)),
+            (f"attacked against\n{model.label}", attacked, said(attacked)),
+            ("attacked against\nan untrained network", against_fresh, said(against_fresh)),
+        ]
+        return figures.samples(
+            [(title, x.cpu().numpy(), label) for title, x, label in rows],
+            (attacked - clean).cpu().numpy(),
+            [names[i] for i in y.tolist()],
+            f"{record['dataset']} under {threat}\nbelow each image: what {model.label} says "
+            f"(\N{MULTIPLICATION SIGN} marks a wrong answer)",
+            f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {number(round(record['linf_max'], 6))}",
+        )
+
+    return _figure(session, "samples", {"samples": record["digest"], "count": count, "model": model.label}, draw, out)
+
+
+def _one_of_each(labels: Any, count: int) -> Any:
+    """The first image of each class, then the next of each, up to `count`, ordered by class."""
+    import torch
+
+    seen: dict[int, int] = {}
+    turns = []
+    for index, label in enumerate(labels.tolist()):
+        turns.append((seen.get(label, 0), label, index))
+        seen[label] = seen.get(label, 0) + 1
+    chosen = sorted(sorted(turns)[:count], key=lambda turn: (turn[1], turn[0]))
+    return torch.tensor([index for _, _, index in chosen])
+
+
+def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result:
+    """Accuracy and loss over the epochs of several runs, the chosen epochs marked."""
+    if len(models) > MAX_RUNS:
+        raise UsageError(f"{len(models)} runs are too many for one picture", f"name at most {MAX_RUNS}")
+    if len({model.dataset for model in models}) > 1:
+        raise UsageError("these runs learned different data sets", "draw the runs of one data set at a time")
+    runs = [(model.label, _history(model), int(model.record["metrics"]["best_epoch"])) for model in models]
+
+    def draw() -> Figure:
+        from advmix_cli import figures
+
+        n = models[0].record["images"]["test"]
+        chosen_by = {str(model.record["metrics"]["chosen_by"]) for model in models}
+        title = f"{models[0].dataset}: training and test (n = {n}), epoch chosen by {' or '.join(sorted(chosen_by))}"
+        return figures.curves(runs, title)
+
+    return _figure(session, "curves", {"runs": [[label, config.digest(h)] for label, h, _ in runs]}, draw, out)
+
+
+def _history(model: ModelRef) -> list[dict[str, Any]]:
+    path = model.path.with_name(model.path.name.removesuffix(".safetensors") + ".history.jsonl")
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except OSError:
+        imported = model.record.get("origin") == "import"
+        why = "it was imported" if imported else f"{path} is gone"
+        raise NotFoundError(f"{model.label} has no history: {why}", "draw runs of advmix train") from None
+    except ValueError:
+        rows = []
+    if len(rows) != model.record["epochs"]:
+        raise DamagedError(f"{path} is damaged", "train again with --force")
+    return rows
+
+
+def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, out: Path | None) -> Result:
+    """A batch, its shuffled copy and their mix, with the lambda that was drawn."""
+    info = data.info(dataset)
+    if mix_alpha <= 0:
+        raise UsageError(f"--mix-alpha must be positive, not {mix_alpha}", f"try {MIX_ALPHA['mixup']}")
+
+    def draw() -> Figure:
+        import torch
+
+        from advmix_cli import attacks, figures, runtime
+
+        random = runtime.generator("cpu", seed, "picture")
+        images = session.images(dataset, "train")
+        batch = images.take(torch.randperm(len(images), generator=random)[:count])
+        perm = torch.randperm(count, generator=random).tolist()
+        lam = runtime.python_random(seed, "picture").betavariate(mix_alpha, mix_alpha)
+        return figures.mixing(
+            attacks.to_float(batch.x).numpy(),
+            [info.classes[i] for i in batch.y.tolist()],
+            perm,
+            lam,
+            f"mixup of a batch of {dataset}: one \u03bb for the batch, drawn from Beta({mix_alpha:g}, {mix_alpha:g})",
+        )
+
+    settings = {
+        "dataset": dataset,
+        "alpha": mix_alpha,
+        "count": count,
+        "seed": seed,
+        "data": session.fingerprint(dataset),
+    }
+    return _figure(session, "mixing", settings, draw, out)
+
+
+def matrix(session: Session, ref: str, out: Path | None) -> Result:
+    """The accuracies of an evaluation as a heat map."""
+    _, path = resolve_path(session, ref, ("evaluations",), (".json",))
+    record = read_evaluation(path)
+
+    def draw() -> Figure:
+        import numpy as np
+
+        from advmix_cli import figures
+
+        values = np.array([[100 * cell["correct"] / cell["n"] for cell in cells] for cells in record["grid"]])
+        sizes = sorted({cell["n"] for cells in record["grid"] for cell in cells})
+        n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        # What a cache attacks belongs into its column's name: transfer is read along a row.
+        columns = [
+            on
+            if source in (None, "itself") or str(source) == on
+            else f"{on}\n(made against {_short(str(source), record)})"
+            for on, source in zip(record["columns"], record["sources"], strict=True)
+        ]
+        return figures.matrix(
+            record["models"], columns, values, f"accuracy on {record['dataset']} {record['split']}, n = {n}"
+        )
+
+    settings = {part: record[part] for part in ("models", "columns", "sources", "grid")}
+    return _figure(session, "matrix", settings, draw, out)
+
+
+def _short(source: str, record: dict[str, Any]) -> str:
+    """The alias under which the evaluation lists the model of that name, else the name."""
+    for label, lineage in zip(record["models"], record["lineage"], strict=True):
+        if lineage["name"] == source:
+            return str(label)
+    return source
+
+
+def _figure(
+    session: Session, kind: str, settings: dict[str, Any], draw: Callable[[], Figure], out: Path | None
+) -> Result:
+    if out is not None and out.suffix not in (".png", ".svg"):
+        raise UsageError(f"--out {out} must end in .png or .svg", "both are in the store in any case")
+    key = config.digest({"schema": config.SCHEMA, "kind": kind, "version": __version__, "from": settings})
+    name = f"{kind}-{key[:8]}"
+    store = session.store
+
+    def make() -> None:
+        from advmix_cli import figures
+
+        encoded = figures.encode(draw())
+        for suffix in (".svg", ".png"):
+            store.write(store.path("figures", name, suffix), encoded[suffix])
+
+    def read(path: Path) -> dict[str, Any] | None:
+        whole = path.read_bytes().endswith(b"IEND\xaeB`\x82") and path.with_suffix(".svg").exists()
+        return {"key": key} if whole else None
+
+    _, cached = make_once(session, "figures", name, key, read, make)
+    png, svg = store.path("figures", name), store.path("figures", name, ".svg")
+    if out is not None:
+        store.write(out.absolute(), (png if out.suffix == ".png" else svg).read_bytes())
+    shown = out if out is not None else png
+    rows = [("figure", name + (" (from the store)" if cached else "")), ("png", str(png)), ("svg", str(svg))]
+    return Result(
+        {"figure": name, "path": str(shown), "png": str(png), "svg": str(svg), "cached": cached},
+        [str(shown)],
+        [Facts(rows + ([("copy", str(out))] if out is not None else []))],
+        f"look at it: {shown}",
+    )
