@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,26 +36,31 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def generators(device: torch.device | str, seed: int, threat: Threat) -> list[torch.Generator]:
+    """One generator for each restart, so that the first tries are the same however many follow."""
+    return [generator(device, seed, "attack", restart) for restart in range(threat.restarts)]
+
+
 def attack(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, random: torch.Generator
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, random: Sequence[torch.Generator]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attacked images (N,C,H,W) in [0,1] and whether each is misclassified (N,), for images x in [0,1], labels y.
 
     With restarts each sample keeps the first success, else the try of the highest loss, so that the worst case
-    counts. The model's modes, flags and statistics, x and y stay as they were. `random` must be on x's device.
+    counts. The model's modes, flags and statistics, x and y stay as they were. `random` are as many
+    generators as restarts, on x's device.
     Raises AdvmixError when a result is not finite, leaves [0,1] or the budget.
     """
     with frozen(model):
         run = pgd_as_run if threat.variant == "as-run" else pgd
-        noise = _noise(x, threat, random)
-        best = run(model, x, y, threat, noise[:, 0] if noise is not None else None)
+        best = run(model, x, y, threat, _noise(x, threat, random[0]))
         loss, success = _outcome(model, best, y)
-        for restart in range(1, threat.restarts):
+        for again in random[1 : threat.restarts]:
+            noise = _noise(x, threat, again)  # for all, so that a sample's start does not depend on the others' fate
             standing = (~success).nonzero().squeeze(1)
-            if not len(standing):
-                break
-            assert noise is not None  # a threat without noise has one restart
-            tried = run(model, x[standing], y[standing], threat, noise[standing, restart])
+            if noise is None or not len(standing):
+                continue
+            tried = run(model, x[standing], y[standing], threat, noise[standing])
             tried_loss, tried_success = _outcome(model, tried, y[standing])
             better = tried_success | (tried_loss > loss[standing])
             taken = standing[better]
@@ -75,16 +80,15 @@ def _outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.
 
 
 def _noise(x: torch.Tensor, threat: Threat, random: torch.Generator) -> torch.Tensor | None:
-    """Points of the unit ball, (N,restarts,C,H,W), in an order that does not depend on how the set is cut into batches."""
+    """Uniform points of the unit ball, (N,C,H,W), drawn sample by sample: batch sizes do not matter."""
     if not threat.random_start:
         return None
-    shape = (len(x), threat.restarts, *x.shape[1:])
     if threat.norm == "linf":
-        return torch.empty(shape, device=x.device).uniform_(-1, 1, generator=random)
+        return torch.empty_like(x).uniform_(-1, 1, generator=random)
     # Uniform in an L2 ball of d dimensions: the first d coordinates of a point on the sphere of d + 2.
     d = x[0].numel()
-    points = torch.empty((len(x), threat.restarts, d + 2), device=x.device).normal_(generator=random)
-    return (points / points.square().sum(2, keepdim=True).sqrt())[..., :d].reshape(shape)
+    points = torch.empty((len(x), d + 2), device=x.device).normal_(generator=random)
+    return (points / points.square().sum(1, keepdim=True).sqrt())[:, :d].reshape(x.shape)
 
 
 def pgd(
@@ -215,7 +219,7 @@ def attack_set(
 
     `on_batch` is called with the number of images done. Raises as `attack` does.
     """
-    random = generator(x.device, seed, "attack")
+    random = generators(x.device, seed, threat)
     x_adv = torch.empty(x.shape, dtype=torch.float32)
     clean, robust = torch.empty(len(x), dtype=torch.bool), torch.empty(len(x), dtype=torch.bool)
     largest = 0.0

@@ -133,6 +133,11 @@ class Threat(_Settings):
         _positive(self, "alpha", "restarts")
         _require(self.steps >= 1, f"--steps must be at least 1, not {self.steps}", "try --steps 40")
         _require(
+            self.restarts == 1 or self.random_start,
+            "every restart from the clean image gives the same result",
+            "leave out --restarts or --no-random-start",
+        )
+        _require(
             self.variant == "standard" or (self.norm == "linf" and self.attack == "pgd"),
             "the as-run variant exists for pgd and linf alone",
             "leave --preset as-run out, or leave out --norm and --attack",

@@ -18,6 +18,7 @@ Pixels = NDArray[np.float32]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 100)
 _WRONG, _RIGHT = "#B34700", "#1A1A1A"
 _STYLE: Any = {
     "font.size": 9,
@@ -108,7 +109,7 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
         figure = Figure(figsize=(10, 4.4 + 0.16 * len(runs)), layout="constrained")
         panels = figure.subplots(1, 2)
         for axes, quantity, unit in zip(
-            panels, ("accuracy", "loss"), ("accuracy (%)", "cross-entropy (nats)"), strict=True
+            panels, ("accuracy", "loss"), ("accuracy (%)", "loss (nats)"), strict=True
         ):
             for (label, history, chosen), colour, marker in zip(runs, COLOURS, MARKERS, strict=False):
                 epochs = [row["epoch"] for row in history]
@@ -122,19 +123,30 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
                     alpha=0.8,
                     label=f"{label}, training",
                 )
-                axes.plot(
-                    [chosen], [values[chosen - 1]], marker, color=colour, markeredgecolor="black", markersize=7, zorder=5,
-                    label=f"{label}, chosen epoch",
-                )  # fmt: skip
+                mark = {"color": colour, "markeredgecolor": "black", "markersize": 7, "zorder": 5}
+                axes.plot([chosen], [values[chosen - 1]], marker, label=f"{label}, chosen epoch", **mark)
             axes.set_xlabel("epoch")
             axes.set_ylabel(unit)
             axes.xaxis.get_major_locator().set_params(integer=True)
+        panels[0].set_yscale("function", functions=(_towards_100, _from_100))
+        panels[0].set_yticks(_ACCURACY_TICKS, [f"{tick:g}" for tick in _ACCURACY_TICKS])
+        lowest = min(row[f"{part}_accuracy"] for _, history, _ in runs for row in history for part in ("train", "test"))
+        panels[0].set_ylim(max(0.0, lowest - 2), 100.02)
         if all(row["test_loss"] > 0 for _, history, _ in runs for row in history):
             panels[1].set_yscale("log")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _towards_100(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A scale on which 99 and 99.5 are as far apart as 90 and 95."""
+    return -np.log10(100.1 - np.minimum(accuracy, 100.05))
+
+
+def _from_100(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 100.1 - 10.0**-scaled
 
 
 def mixing(images: Pixels, labels: list[str], perm: list[int], lam: float, title: str) -> Figure:
@@ -156,7 +168,10 @@ def mixing(images: Pixels, labels: list[str], perm: list[int], lam: float, title
             (
                 "mixed",
                 mixed,
-                [f"{lam:.2f} {a}\n+ {1 - lam:.2f} {b}" for a, b in zip(labels, partners, strict=True)],
+                [
+                    f"{lam:.2f} \N{MIDDLE DOT} {a}\n+ {1 - lam:.2f} \N{MIDDLE DOT} {b}"
+                    for a, b in zip(labels, partners, strict=True)
+                ],
             ),
         )
         for (row_title, pixels, said), line in zip(rows, grid, strict=True):
@@ -171,9 +186,10 @@ def mixing(images: Pixels, labels: list[str], perm: list[int], lam: float, title
 def matrix(models: list[str], columns: list[str], values: NDArray[np.float64], title: str) -> Figure:
     """Accuracies (models,columns) in percent as a heat map with the figures written in."""
     with mpl.rc_context(_STYLE):
-        longest = max(map(len, columns))
+        longest = max(len(line) for column in columns for line in column.splitlines())
+        tilted = longest > 24
         figure = Figure(
-            figsize=(3.4 + 1.25 * len(columns), 1.9 + 0.055 * longest + 0.55 * len(models)),
+            figsize=(3.4 + 1.6 * len(columns), (2.2 if tilted else 1.5) + 0.6 * len(models)),
             layout="constrained",
         )
         axes = figure.subplots()
@@ -181,12 +197,12 @@ def matrix(models: list[str], columns: list[str], values: NDArray[np.float64], t
         axes.set_xticks(
             range(len(columns)),
             columns,
-            rotation=25 if longest > 12 else 0,
-            ha="right" if longest > 12 else "center",
+            rotation=20 if tilted else 0,
+            ha="right" if tilted else "center",
         )
         axes.set_yticks(range(len(models)), models)
         axes.set_ylabel("model evaluated")
-        axes.set_xlabel("on")
+        axes.tick_params(length=0)
         axes.grid(False)
         for spine in axes.spines.values():
             spine.set_visible(False)

@@ -46,7 +46,7 @@ class Trained:
 
 
 def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
-    """Hold out `validation` of the first `limit` images, drawn from the seed; at most `per_class` of each class train."""
+    """Hold out `validation` of the first `limit` images, drawn from the seed; `per_class` limits the rest."""
     images = images.first(settings.limit)
     order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "split"))
     held, rest = order[: settings.validation], order[settings.validation :]

@@ -32,6 +32,12 @@ def run(
         raise typer.Exit(result.problem.exit_code)
 
 
+def show_help(ctx: typer.Context) -> None:
+    """A group called without a command says what there is."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
 def references(refs: list[str]) -> list[str]:
     """The references as given, each `-` replaced by the lines of standard input."""
     if refs.count("-") > 1:

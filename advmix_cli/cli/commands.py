@@ -10,13 +10,14 @@ import typer
 from advmix_cli import data, presets
 from advmix_cli._version import __version__
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import reference, references, run
+from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.errors import UsageError
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session, resolve_model
 
-data_app = typer.Typer(help="The data sets: what is there, fetch, verify.", no_args_is_help=True)
+data_app = typer.Typer(help="The data sets: what is there, fetch, verify.")
+data_app.callback(invoke_without_command=True)(show_help)
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +41,7 @@ def root(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+    show_help(ctx)
 
 
 def train(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import typer
 
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import reference, references, run
+from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session, resolve_model
 
-app = typer.Typer(help="Pictures, as PNG and SVG: samples, curves, mixing, matrix.", no_args_is_help=True)
+app = typer.Typer(help="Pictures, as PNG and SVG: samples, curves, mixing, matrix.")
+app.callback(invoke_without_command=True)(show_help)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from advmix_cli import presets
 from advmix_cli.config import ATTACKS, MIXES, NORMS, PRECISIONS, SPLITS, fraction, number
 from advmix_cli.data import DATASETS
 from advmix_cli.models import ARCHITECTURES
-from advmix_cli.store import Store
+from advmix_cli.store import Store, check_alias
 
 
 def _complete(*choices: str) -> Callable[[str], list[str]]:
@@ -54,13 +54,19 @@ def _eps_defaults() -> str:
     return ", ".join(f"{name} {number(presets.threat('default', name).eps)}" for name in presets.ATTACK["default"])
 
 
+def _alias(name: str | None) -> str | None:
+    return None if name is None else check_alias(name)
+
+
 _MODELS = ("checkpoints",)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.", rich_help_panel="Output")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only references, one a line.", rich_help_panel="Output")
 ]
-Name = Annotated[str | None, typer.Option("--name", help="An alias for what is made.", show_default=False)]
+Name = Annotated[
+    str | None, typer.Option("--name", help="An alias for what is made.", show_default=False, callback=_alias)
+]
 Force = Annotated[bool, typer.Option("--force", help="Compute again what the store has, and replace it.")]
 Device = Annotated[
     str,

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import reference, references, run
+from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.output import Output
 from advmix_cli.results import Result
 from advmix_cli.workflows import shelf
 from advmix_cli.workflows.common import Session
 
-app = typer.Typer(help="What was made: list, show, path, verify, remove, prune.", no_args_is_help=True)
+app = typer.Typer(help="What was made: list, show, path, verify, remove, prune.")
+app.callback(invoke_without_command=True)(show_help)
 
 
 def _confirm(yes: bool) -> shelf.Confirm:

@@ -74,7 +74,8 @@ def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
             f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
         )
     try:
-        model = resolve_model(session, f"{lineage['name']}@{lineage['weights']}")
+        named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
+        model = resolve_model(session, f"{(named or [lineage['name']])[0]}@{lineage['weights']}")
     except NotFoundError:
         model = None
     if model is None or model.digest != lineage["digest"]:
@@ -320,13 +321,21 @@ def _note(record: dict[str, Any]) -> str:
     lines = []
     for on, threat, source in zip(record["columns"], record["threats"], record["sources"], strict=True):
         if threat:
-            against = "white-box" if source == "itself" else f"made against {source}"
+            against = "white-box" if source == "itself" else f"made against {source_label(record, source)}"
             lines.append(f"{on}: {Threat.from_dict(threat)}, {against}")
     if lines:
         lines.append(
             "attacked rows count an image only if it is right clean and attacked; such a figure is an upper bound"
         )
     return "\n".join(lines)
+
+
+def source_label(record: dict[str, Any], source: str) -> str:
+    """What the evaluation calls the model of that name: its alias if it is among the models, else the name."""
+    for label, lineage in zip(record["models"], record["lineage"], strict=True):
+        if lineage["name"] == source:
+            return str(label)
+    return source
 
 
 def matrix(record: dict[str, Any]) -> Table:

@@ -15,7 +15,7 @@ from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result
 from advmix_cli.workflows.attack import Untrained, build
 from advmix_cli.workflows.common import ModelRef, Session, load_model, make_once, resolve_path
-from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation
+from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation, source_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
     def draw() -> Figure:
         import torch
 
-        from advmix_cli import artifacts, attacks, figures, runtime
+        from advmix_cli import artifacts, attacks, figures
 
         device = session.device()
         x_adv, labels = artifacts.samples_tensors(cache.path)
@@ -47,7 +47,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
         )
         threat = Threat.from_dict(record["threat"])
         fresh = build(Untrained(model.arch, record["seed"]), device)
-        random = runtime.generator(device, record["seed"], "visualize")
+        random = attacks.generators(device, record["seed"], threat)
         against_fresh, _ = attacks.attack(fresh, clean, y, threat, random)
         net = load_model(model, device)
         names = images.info.classes
@@ -171,7 +171,7 @@ def matrix(session: Session, ref: str, out: Path | None) -> Result:
         columns = [
             on
             if source in (None, "itself") or str(source) == on
-            else f"{on}\n(made against {_short(str(source), record)})"
+            else f"{on}\n(made against {source_label(record, str(source))})"
             for on, source in zip(record["columns"], record["sources"], strict=True)
         ]
         return figures.matrix(
@@ -180,14 +180,6 @@ def matrix(session: Session, ref: str, out: Path | None) -> Result:
 
     settings = {part: record[part] for part in ("models", "columns", "sources", "grid")}
     return _figure(session, "matrix", settings, draw, out)
-
-
-def _short(source: str, record: dict[str, Any]) -> str:
-    """The alias under which the evaluation lists the model of that name, else the name."""
-    for label, lineage in zip(record["models"], record["lineage"], strict=True):
-        if lineage["name"] == source:
-            return str(label)
-    return source
 
 
 def _figure(

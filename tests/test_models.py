@@ -1,0 +1,74 @@
+"""The architectures are those of the report."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from advmix_cli import models
+from advmix_cli.errors import UsageError
+from advmix_cli.models.preactresnet import Normalize, PreActBlock
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("lenet5", 61_706), ("preactresnet18", 11_171_146)])
+def test_models_are_sequences_of_stages(name: str, parameters: int) -> None:
+    info, model = models.info(name), models.build(name)
+    assert isinstance(model, nn.Sequential)
+    assert len(model) == info.stages
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert f"{parameters:,}" in info.title
+    assert not model.training
+    assert model(torch.rand(2, *info.shape)).shape == (2, 10)
+
+
+def test_lenet_is_convolution_relu_pool() -> None:
+    kinds = [[type(layer).__name__ for layer in stage] for stage in models.build("lenet5")]
+    assert kinds == [
+        ["Conv2d", "ReLU", "MaxPool2d"],
+        ["Conv2d", "ReLU", "MaxPool2d"],
+        ["Flatten", "Linear", "ReLU"],
+        ["Linear", "ReLU"],
+        ["Linear"],
+    ]
+
+
+def test_preactresnet_normalises_first_and_has_no_batch_norm_before_the_pool() -> None:
+    model = models.build("preactresnet18")
+    stem = list(model[0])
+    assert isinstance(stem[0], Normalize)
+    assert [round(float(m) * 255, 1) for m in stem[0].mean.flatten()] == [125.3, 123.0, 113.9]
+    assert [round(float(s) * 255, 1) for s in stem[0].std.flatten()] == [63.0, 62.1, 66.7]
+    assert isinstance(stem[1], nn.Conv2d)
+    assert stem[1].bias is None
+    blocks = [block for stage in model for block in stage if isinstance(block, PreActBlock)]
+    assert [(b.conv1.out_channels, b.conv1.stride[0]) for b in blocks] == [
+        (64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)
+    ]  # fmt: skip
+    assert [type(layer).__name__ for layer in model[4]] == ["AvgPool2d", "Flatten", "Linear"]
+
+
+def test_a_block_is_pre_activation() -> None:
+    block = PreActBlock(4, 8, 2).eval()
+    x = torch.rand(1, 4, 8, 8)
+    active = torch.relu(block.bn1(x))
+    assert block.shortcut is not None
+    expected = block.conv2(torch.relu(block.bn2(block.conv1(active)))) + block.shortcut(active)
+    assert torch.equal(block(x), expected)
+
+
+def test_building_takes_the_seed_and_leaves_the_global_generator() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, second, other = models.build("lenet5", 7), models.build("lenet5", 7), models.build("lenet5", 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first[0].conv.weight, second[0].conv.weight)
+    assert not torch.equal(first[0].conv.weight, other[0].conv.weight)
+
+
+def test_unknown_and_unfitting_names() -> None:
+    with pytest.raises(UsageError) as unknown:
+        models.build("lenet")
+    assert "lenet5" in unknown.value.hint
+    with pytest.raises(UsageError, match="takes images"):
+        models.check_fit("lenet5", "cifar10", (3, 32, 32))
