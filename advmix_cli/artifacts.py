@@ -14,6 +14,7 @@ import io
 import json
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -283,7 +284,8 @@ def load_plain(path: Path, *, skip_foreign: bool = False) -> Any:
         if foreign and not skip_foreign:
             raise _unsafe(path, foreign)
         stand_ins: list[Any] = [(_Skipped, name) for name in foreign]
-        with safe_globals(stand_ins):
+        with safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that it does read
             return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):

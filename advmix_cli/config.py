@@ -61,9 +61,9 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _require(condition: bool, message: str, hint: str = "", code: str = "usage") -> None:
+def _require(condition: bool, message: str, hint: str) -> None:
     if not condition:
-        raise UsageError(message, hint, code=code)
+        raise UsageError(message, hint)
 
 
 def _positive(settings: Any, *names: str) -> None:
@@ -210,7 +210,7 @@ class TrainSettings(_Settings):
             f"--soft-label must be at least 0, not {self.soft_label}",
             "sigma is what each wrong class gets; try 0.003",
         )
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
 
     @property
     def label(self) -> str:
@@ -236,7 +236,7 @@ class AttackSettings(_Settings):
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
         _positive(self, "batch_size", "limit")
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
 
     @property
     def label(self) -> str:
@@ -258,7 +258,7 @@ class EvalSettings(_Settings):
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
         _positive(self, "batch_size", "limit")
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}")
+        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
 
 
 def key(kind: str, settings: _Settings, **made_from: Any) -> str:

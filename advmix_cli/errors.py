@@ -5,9 +5,10 @@
     ├── NotFoundError        3  a reference, file or name that is unknown or ambiguous
     ├── DamagedError         4  a damaged file, or one of an unknown schema
     │   └── UnsafeError      4  a file that would have to be executed to be read
-    └── LockedError          5  another process holds it
+    ├── LockedError          5  another process holds it
+    └── StoppedError       130  Ctrl-C
 
-Ctrl-C ends with 130. Tracebacks appear only with ADVMIX_DEBUG=1.
+Tracebacks appear only with ADVMIX_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class LockedError(AdvmixError):
 
     exit_code = 5
     code = "locked"
+
+
+class StoppedError(AdvmixError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+    code = "interrupted"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -108,9 +108,7 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10, 4.4 + 0.16 * len(runs)), layout="constrained")
         panels = figure.subplots(1, 2)
-        for axes, quantity, unit in zip(
-            panels, ("accuracy", "loss"), ("accuracy (%)", "loss (nats)"), strict=True
-        ):
+        for axes, quantity, unit in zip(panels, ("accuracy", "loss"), ("accuracy (%)", "loss (nats)"), strict=True):
             for (label, history, chosen), colour, marker in zip(runs, COLOURS, MARKERS, strict=False):
                 epochs = [row["epoch"] for row in history]
                 values = [row[f"test_{quantity}"] for row in history]

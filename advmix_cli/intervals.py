@@ -14,4 +14,5 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 100 / (1 + z * z / n)
-    return max(0.0, scale * (centre - spread)), min(100.0, scale * (centre + spread))
+    low, high = scale * (centre - spread), scale * (centre + spread)
+    return 0.0 if correct == 0 else low, 100.0 if correct == n else high

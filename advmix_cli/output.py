@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,16 @@ def _console(stream: TextIO) -> RichConsole:
     return RichConsole(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else _PLAIN_WIDTH)
 
 
+@contextlib.contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    """A closed pipe is no failure: whoever read has seen enough, and what was made is in the store."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+
+
 class Output:
     """How one command speaks: to people, quietly (`-q`: references alone), or in JSON. Also the workflows' reporter."""
 
@@ -39,6 +50,14 @@ class Output:
 
     def emit(self, result: Result) -> None:
         """Print what a command gives back."""
+        with _readers_may_leave():
+            self._emit(result)
+        if result.hint and not self.quiet:
+            self._err.print(Text(f"next: {result.hint}", style="dim"))
+        if result.problem is not None:
+            self._explain(result.problem)
+
+    def _emit(self, result: Result) -> None:
         if self.as_json:
             self._envelope(result.data, result.problem)
         elif self.quiet:
@@ -49,17 +68,12 @@ class Output:
                 if i:
                     self._out.print()
                 self._facts(block) if isinstance(block, Facts) else self._table(block)
-        sys.stdout.flush()
-        if result.hint and not self.quiet:
-            self._err.print(Text(f"next: {result.hint}", style="dim"))
-        if result.problem is not None:
-            self._explain(result.problem)
 
     def error(self, error: AdvmixError) -> None:
         """Say what is wrong and what to do."""
         if self.as_json:
-            self._envelope({}, error)
-            sys.stdout.flush()
+            with _readers_may_leave():
+                self._envelope({}, error)
         self._explain(error)
 
     def _explain(self, error: AdvmixError) -> None:

@@ -287,7 +287,7 @@ def test_results_outside_range_or_budget_are_refused() -> None:
 
 
 def test_a_wrong_sample_is_never_robust(lenet: nn.Sequential) -> None:
-    x, y = batch(16)
+    x, _ = batch(16)
     wrong = (lenet(x).argmax(1) + 1) % 10
     pixels = (x * 255).round().to(torch.uint8)
     attacked = attacks.attack_set(lenet, pixels, wrong, Threat(eps=0.3, alpha=0.1, steps=2), batch_size=5, seed=0)

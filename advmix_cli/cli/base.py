@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
+from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError
 from advmix_cli.output import Output
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session
@@ -26,7 +26,10 @@ def run(
     """Do the work of a command and print its result; a finding that is an error ends with its exit code."""
     command = " ".join(ctx.command_path.split()[1:])
     output = Output(command, quiet=quiet, as_json=json)
-    result = work(Session.open(output, device=device, threads=threads, force=force))
+    try:
+        result = work(Session.open(output, device=device, threads=threads, force=force))
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted", "training goes on after its last epoch with the same command") from None
     output.emit(result)
     if result.problem is not None:
         raise typer.Exit(result.problem.exit_code)

@@ -92,7 +92,7 @@ Threads = Annotated[
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL",
+        metavar="[MODEL]",
         help="Path, name, prefix, alias, latest, or - for standard input; @best or @last.",
         autocompletion=_complete_refs(*_MODELS),
     ),
@@ -107,11 +107,11 @@ ModelArguments = Annotated[
     ),
 ]
 SamplesArgument = Annotated[
-    str, typer.Argument(metavar="SAMPLES", help="A sample cache.", autocompletion=_complete_refs("samples"))
+    str, typer.Argument(metavar="[SAMPLES]", help="A sample cache.", autocompletion=_complete_refs("samples"))
 ]
 EvaluationArgument = Annotated[
     str,
-    typer.Argument(metavar="EVALUATION", help="An evaluation.", autocompletion=_complete_refs("evaluations")),
+    typer.Argument(metavar="[EVALUATION]", help="An evaluation.", autocompletion=_complete_refs("evaluations")),
 ]
 SamplesOption = Annotated[
     list[str] | None,

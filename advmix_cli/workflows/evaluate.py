@@ -56,6 +56,8 @@ def resolve_samples(session: Session, ref: str) -> SamplesRef:
     """The sample cache that `ref` names. A file of others is taken, with a note."""
     label, path = resolve_path(session, ref, ("samples",), (".pt",))
     record = artifacts.samples_record(path)
+    if record is None and session.store.root in path.parents:
+        raise DamagedError(f"{path} is not what was written: it has no record", "remove it: advmix store remove")
     if record is None:
         session.report.note(f"{path} was not made by advmix: it does not say how its images were attacked")
     return SamplesRef(label, path, record)

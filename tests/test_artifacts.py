@@ -1,0 +1,224 @@
+"""Checkpoints and caches: deterministic, verified, readable without torch and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from advmix_cli import artifacts, models
+from advmix_cli.config import canonical_json
+from advmix_cli.errors import DamagedError, NotFoundError, UnsafeError, UsageError
+
+RECORD = {"schema": 1, "kind": "checkpoint", "name": "n", "key": "k", "arch": "lenet5"}
+
+
+def weights(seed: int = 0, arch: str = "lenet5") -> dict[str, torch.Tensor]:
+    return models.build(arch, seed).state_dict()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(artifacts.checkpoint_bytes(weights(0), weights(1), RECORD))
+    return path
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    path = tmp_path / "a.pt"
+    x = torch.rand((6, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    path.write_bytes(artifacts.samples_bytes(x, torch.arange(6), RECORD | {"kind": "samples"}))
+    return path
+
+
+@pytest.mark.parametrize("arch", ["lenet5", "preactresnet18"])
+def test_a_checkpoint_comes_back(tmp_path: Path, arch: str) -> None:
+    best, last = weights(0, arch), weights(1, arch)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(artifacts.checkpoint_bytes(best, last, RECORD))
+    record = artifacts.checkpoint_record(path)
+    assert record["digests"]["best"] == artifacts.tensors_digest(best)
+    for which, expected in (("best", best), ("last", last)):
+        found = artifacts.checkpoint_weights(path, which)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_bytes_are_the_same_every_time_and_equal_weights_are_kept_once() -> None:
+    first = artifacts.checkpoint_bytes(weights(0), weights(1), RECORD)
+    assert first == artifacts.checkpoint_bytes(weights(0), weights(1), RECORD)
+    assert len(artifacts.checkpoint_bytes(weights(0), weights(0), RECORD)) < 0.6 * len(first)
+
+
+def test_one_metadata_key(checkpoint: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(checkpoint, "pt") as file:
+        assert list(file.metadata()) == ["advmix"]
+
+
+def flipped(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.0005, 0.001, 0.004, 0.2, 0.5, 0.8, 0.999999])
+def test_a_flipped_bit_in_a_checkpoint_is_found(checkpoint: Path, where: float) -> None:
+    flipped(checkpoint, int(where * os.path.getsize(checkpoint)))
+    with pytest.raises(DamagedError):
+        artifacts.checkpoint_record(checkpoint)
+
+
+def test_a_flipped_bit_anywhere_in_the_content_of_a_cache_is_found(samples: Path) -> None:
+    size = os.path.getsize(samples)
+    original = samples.read_bytes()
+    found = 0
+    for position in range(0, size, 37):
+        flipped(samples, position)
+        try:
+            x, y = artifacts.samples_tensors(samples)
+        except (DamagedError, UsageError):
+            found += 1
+        else:  # padding of the archive: the content is what it was
+            assert torch.equal(y, torch.arange(6))
+            assert torch.equal(x, torch.rand((6, 1, 32, 32), generator=torch.Generator().manual_seed(0)))
+        samples.write_bytes(original)
+    assert found > 0.9 * size / 37
+
+
+@pytest.mark.parametrize("part", [0, 4, 100, 0.5, 0.999])
+def test_truncated_files_are_refused(checkpoint: Path, samples: Path, part: float) -> None:
+    for path in (checkpoint, samples):
+        data = path.read_bytes()
+        path.write_bytes(data[: int(part if part >= 4 or part == 0 else part * len(data))])
+    with pytest.raises(DamagedError):
+        artifacts.checkpoint_record(checkpoint)
+    with pytest.raises(DamagedError):
+        artifacts.samples_tensors(samples)
+
+
+def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(artifacts.checkpoint_bytes(weights(), weights(), RECORD | {"schema": 99}))
+    with pytest.raises(DamagedError) as error:
+        artifacts.checkpoint_record(path)
+    assert error.value.code == "unknown-schema"
+
+
+def test_missing_and_foreign_files(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(NotFoundError):
+        artifacts.checkpoint_record(tmp_path / "none.safetensors")
+    save_file(weights(), tmp_path / "foreign.safetensors")
+    with pytest.raises(UsageError) as error:
+        artifacts.checkpoint_record(tmp_path / "foreign.safetensors")
+    assert "advmix import" in error.value.hint
+
+
+class Harmful:
+    """Would leave a file behind if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_are_never_executed(tmp_path: Path, zipped: bool) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "bad.pt"
+    content = {"adv_inputs": torch.rand(2, 1, 32, 32), "labels": torch.arange(2), "x": Harmful(mark)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DamagedError) as error:
+        artifacts.samples_tensors(path)
+    assert not zipped or error.value.code == "unsafe"
+    with pytest.raises(UnsafeError):
+        artifacts.load_plain(path)
+    if zipped:
+        kept = artifacts.load_plain(path, skip_foreign=True)
+        assert torch.equal(kept["labels"], torch.arange(2))
+    else:
+        with pytest.raises(UnsafeError):
+            artifacts.load_plain(path, skip_foreign=True)
+    path.with_suffix(".safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(DamagedError):
+        artifacts.checkpoint_record(path.with_suffix(".safetensors"))
+    plain = tmp_path / "plain.pkl"
+    plain.write_bytes(pickle.dumps(Harmful(mark)))
+    with pytest.raises(DamagedError):
+        artifacts.load_plain(plain, skip_foreign=True)
+    assert not mark.exists()
+
+
+def test_a_forged_header_length_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    with pytest.raises(DamagedError):
+        artifacts.checkpoint_record(path)
+
+
+def test_records_need_no_torch(checkpoint: Path, samples: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from advmix_cli import artifacts\n"
+        "one, two = (Path(a) for a in sys.argv[1:])\n"
+        "print(artifacts.checkpoint_record(one)['key'], artifacts.samples_record(two)['key'])\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint, samples], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("k k\n", "")
+
+
+def test_caches_have_the_fields_keys(samples: Path) -> None:
+    content = torch.load(samples, weights_only=True)
+    assert content["adv_inputs"].dtype == torch.float32
+    assert content["labels"].dtype == torch.int64
+    assert content["save_type"] == "float"
+    assert set(content) == {"adv_inputs", "labels", "save_type", "advmix"}
+
+
+def test_8_bit_caches_of_others_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pt"
+    pixels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
+    torch.save({"adv_inputs": pixels, "labels": torch.arange(3), "save_type": "int"}, path)
+    assert artifacts.samples_record(path) is None
+    x, y = artifacts.samples_tensors(path)
+    assert torch.equal(x, pixels.float() / 255)
+    assert torch.equal(y, torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"adv_inputs": torch.rand(2, 1, 4, 4)},
+        {"adv_inputs": torch.rand(2, 16), "labels": torch.arange(2)},
+        {"adv_inputs": torch.rand(2, 1, 4, 4), "labels": torch.arange(3)},
+        {"adv_inputs": torch.rand(2, 1, 4, 4), "labels": torch.rand(2)},
+    ],
+    ids=["list", "no labels", "flat", "lengths", "float labels"],
+)
+def test_files_that_are_no_caches_are_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UsageError):
+        artifacts.samples_tensors(tmp_path / "a.pt")
+
+
+def test_a_record_cannot_be_edited(checkpoint: Path) -> None:
+    data = checkpoint.read_bytes()
+    assert data.count(b"lenet5") == 1
+    checkpoint.write_bytes(data.replace(b"lenet5", b"lenet6"))
+    with pytest.raises(DamagedError, match="record"):
+        artifacts.checkpoint_record(checkpoint)
+    assert canonical_json(RECORD) == canonical_json(dict(reversed(RECORD.items())))

@@ -1,0 +1,546 @@
+"""The command line: its frozen shape, its bad inputs, its streams, its caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer.main
+from conftest import TINY, Run, shell
+
+from advmix_cli import artifacts
+from advmix_cli.cli import app
+
+OPTIONS = Path(__file__).parent / "options.txt"
+
+
+def tree() -> list[str]:
+    """Every command with its arguments and options."""
+    lines: list[str] = []
+
+    def walk(command: Any, path: str) -> None:
+        names = [
+            "/".join([*parameter.opts, *parameter.secondary_opts])
+            if parameter.param_type_name == "option"
+            else parameter.metavar
+            for parameter in command.params
+        ]
+        lines.append(" ".join([path, *sorted(filter(None, names))]))
+        for name, inner in sorted(getattr(command, "commands", {}).items()):
+            walk(inner, f"{path} {name}")
+
+    walk(typer.main.get_command(app), "advmix")
+    return lines
+
+
+def test_the_commands_and_options_are_those_that_were_decided() -> None:
+    """To change them is a decision: write it down in options.txt and in the CHANGELOG."""
+    assert tree() == OPTIONS.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "train",
+        "attack",
+        "eval",
+        "import",
+        "presets",
+        "info",
+        "data",
+        "data list",
+        "store",
+        "store remove",
+        "visualize samples",
+    ],
+)
+def test_help_answers_fast(command: str) -> None:
+    best = 9.0
+    for _ in range(4):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "advmix_cli", *command.split(), "--help"], capture_output=True, text=True, check=True
+        )
+        best = min(best, time.perf_counter() - started)
+        if best < 0.5:
+            break
+    assert "Usage" in done.stdout
+    assert best < 0.5
+
+
+# Bad inputs: (command, exit code, what the error says, what the hint says)
+BAD = [
+    ("trian", 2, "No such command", ""),
+    ("train --epoch 3", 2, "No such option", ""),
+    ("train --dataset mnits", 2, "unknown dataset 'mnits'", "did you mean mnist"),
+    ("train --mix mixpu", 2, "unknown mix", "did you mean mixup"),
+    ("train --arch lenet", 2, "unknown arch", "did you mean lenet5"),
+    ("train --preset reprot", 2, "unknown preset", "did you mean report"),
+    ("train --preset as-run", 2, "says nothing about glyphs", "mnist"),
+    ("train --arch preactresnet18", 2, "takes images of shape", "lenet5"),
+    ("train --epochs 0", 2, "--epochs", "above 0"),
+    ("train --epochs many", 2, "--epochs", ""),
+    ("train --lr 0", 2, "--lr", ""),
+    ("train --limit 0", 2, "--limit", ""),
+    ("train --seed -1", 2, "--seed", ""),
+    ("train --soft-label 0.2", 2, "--soft-label", "0.1111"),
+    ("train --soft-label -1", 2, "--soft-label", ""),
+    ("train --mix-alpha 0", 2, "--mix-alpha", ""),
+    ("train --precision fp8", 2, "unknown precision", ""),
+    ("train --name latest", 2, "cannot be a name", ""),
+    ("train --name a/b", 2, "cannot be a name", ""),
+    ("train --threads 0", 2, "--threads", ""),
+    ("attack a --eps -0.1", 2, "--eps", "pixel units"),
+    ("attack a --eps nan", 2, "--eps", ""),
+    ("attack a --eps inf", 2, "--eps", ""),
+    ("attack a --eps 8", 2, "whole range", "8/255"),
+    ("attack a --eps 8/0", 2, "divides by zero", ""),
+    ("attack a --eps big", 2, "--eps", ""),
+    ("attack a --steps 0", 2, "--steps", "--steps 40"),
+    ("attack a --alpha 0", 2, "--alpha", ""),
+    ("attack a --restarts 0", 2, "--restarts", ""),
+    ("attack a --restarts 2 --no-random-start", 2, "same result", ""),
+    ("attack a --norm l3", 2, "unknown norm", "l2"),
+    ("attack a --attack pdg", 2, "unknown attack", "pgd"),
+    ("attack a --attack fgsm --steps 3", 2, "fgsm is one step", "pgd"),
+    ("attack a --split tset", 2, "unknown split", "test"),
+    ("attack a --limit 0", 2, "--limit", ""),
+    ("attack a --batch-size 0", 2, "--batch-size", ""),
+    ("attack a --dataset cifar10", 2, "takes images of shape", "preactresnet18"),
+    ("attack a --arch lenet5", 2, "--untrained", ""),
+    ("attack a --device cuda:99", 2, "no device", "cpu"),
+    ("attack a --device gpu", 2, "unknown device", ""),
+    ("attack a --preset as-run --dataset glyphs", 2, "says nothing about glyphs", ""),
+    ("attack nothing", 3, "no checkpoint is called", ""),
+    ("attack bb", 3, "no checkpoint is called", "did you mean b"),
+    ("attack glyphs-lenet5", 3, "ambiguous", "glyphs-lenet5-none-"),
+    ("attack pa", 3, "not a checkpoint", "store list"),
+    ("attack /no/such.safetensors", 3, "there is no file", ""),
+    ("attack ''", 3, "empty", ""),
+    ("attack -", 3, "no reference came", ""),
+    ("attack a@first", 3, "no checkpoint is called", ""),
+    ("eval a --samples nothing", 3, "no sample cache is called", ""),
+    ("eval a --samples a", 3, "not a sample cache", ""),
+    ("eval a --eps 0.3", 2, "describe an attack", "--attack pgd"),
+    ("eval - --samples -", 2, "read once", ""),
+    ("eval a --dataset mnits", 2, "unknown dataset", "mnist"),
+    ("import /no/such.pt --dataset mnist", 3, "there is no file", ""),
+    ("visualize samples a", 3, "not a sample cache", ""),
+    ("visualize samples pa --out picture.jpg", 2, ".png or .svg", ""),
+    ("visualize matrix", 3, "no evaluation", "advmix eval"),
+    ("visualize curves nothing", 3, "no checkpoint", ""),
+    ("visualize mixing --mix-alpha -1", 2, "--mix-alpha", ""),
+    ("visualize mixing --count 0", 2, "--count", ""),
+    ("store show nothing", 3, "is called 'nothing'", ""),
+    ("store remove", 2, "nothing to remove", ""),
+    ("store remove a", 2, "needs a yes", "-y"),
+    ("store list things", 2, "unknown kind", "checkpoints"),
+    ("presets fast", 2, "unknown preset", ""),
+    ("data fetch mnits", 2, "unknown dataset", "mnist"),
+    ("data verify mnist", 1, "mnist is not in", "data fetch mnist"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "message", "hint"), BAD, ids=[case[0] for case in BAD])
+def test_bad_inputs(trained: Path, advmix: Run, command: str, code: int, message: str, hint: str) -> None:
+    before = sorted(path.name for path in trained.rglob("*"))
+    arguments = [word.replace("''", "") for word in command.split()]
+    plain = advmix(*arguments)
+    assert plain.code == code, plain
+    assert plain.out == ""
+    lines = plain.err.splitlines()
+    assert any(line.startswith("error: ") and message in line for line in lines), plain.err
+    assert any(line.startswith("hint: ") and hint in line for line in lines), plain.err
+    assert "Traceback" not in plain.err
+
+    as_json = advmix(*arguments, "--json")
+    assert as_json.code == code
+    assert message in as_json.errors[0]["message"]
+    assert json.loads(as_json.out)["command"] == " ".join(
+        arguments[: 2 if arguments[0] in ("store", "data", "visualize") else 1]
+    )
+    assert sorted(path.name for path in trained.rglob("*") if path.parent.name != "locks") == [
+        name for name in before if not name.endswith(".lock")
+    ]
+
+
+def test_tracebacks_only_on_request(advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advmix_cli.errors import NotFoundError
+
+    monkeypatch.setenv("ADVMIX_DEBUG", "1")
+    with pytest.raises(NotFoundError):
+        advmix("attack", "nothing")
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        torch.save(
+            {"adv_inputs": torch.rand(2, 1, 32, 32), "labels": torch.arange(2), "x": torch.nn.Linear(1, 1)}, path
+        )
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "pickle"])
+def test_damaged_and_unsafe_files(trained: Path, advmix: Run, how: str) -> None:
+    checkpoint = Path(advmix("store", "path", "a").out.strip())
+    cache = Path(advmix("store", "path", "pa").out.strip())
+    damage(checkpoint, how)
+    damage(cache, how)
+    attack = ("attack", "a", "--limit", "10", "--steps", "1")
+    for command in (
+        attack,
+        ("eval", "a"),
+        ("eval", "b", "--samples", "pa"),
+        ("store", "verify"),
+        ("visualize", "samples", "pa"),
+    ):
+        outcome = advmix(*command)
+        assert outcome.code == 4, (command, outcome)
+        assert "hint: " in outcome.err
+    found = advmix("store", "verify", "--json")
+    assert found.data["damaged"] == 2
+    removed = advmix("store", "remove", "a", "pa", "-y")
+    assert removed.code == 0, removed
+    assert not checkpoint.exists()
+    assert not cache.exists()
+    assert advmix("store", "verify").code == 0
+
+
+def test_a_cache_of_another_shape_or_data_set(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    wide = {"adv_inputs": torch.rand(4, 3, 32, 32), "labels": torch.arange(4), "save_type": "float"}
+    many = {"adv_inputs": torch.rand(4, 1, 32, 32), "labels": torch.tensor([1, 2, 3, 77]), "save_type": "float"}
+    outside = {"adv_inputs": torch.rand(4, 1, 32, 32) + 1, "labels": torch.arange(4), "save_type": "float"}
+    for content, code, said in ((wide, 2, "do not fit"), (many, 2, "do not fit"), (outside, 1, "leave [0,1]")):
+        torch.save(content, tmp_path / "x.pt")
+        outcome = advmix("eval", "a", "--samples", tmp_path / "x.pt")
+        assert (outcome.code, said in outcome.err) == (code, True), outcome
+    path = Path(advmix("store", "path", "pa").out.strip())
+    x, y = artifacts.samples_tensors(path)
+    record = {**(artifacts.samples_record(path) or {}), "dataset": "mnist"}
+    path.write_bytes(artifacts.samples_bytes(x, y, record))
+    outcome = advmix("eval", "a", "--samples", "pa")
+    assert (outcome.code, "of mnist, not of glyphs" in outcome.err) == (2, True), outcome
+
+
+def test_a_cache_that_leaves_its_budget_is_refused(trained: Path, advmix: Run) -> None:
+    path = Path(advmix("store", "path", "pa").out.strip())
+    x, y = artifacts.samples_tensors(path)
+    x[3] = 1 - x[3]
+    path.write_bytes(artifacts.samples_bytes(x, y, artifacts.samples_record(path) or {}))
+    outcome = advmix("eval", "a", "--samples", "pa", "--json")
+    assert outcome.code == 1
+    assert outcome.errors[0]["code"] == "budget"
+
+
+def test_a_store_that_cannot_be_written(advmix: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ADVMIX_HOME", str(tmp_path / "file" / "home"))
+    outcome = advmix("train", *TINY)
+    assert outcome.code == 1
+    assert "cannot write to" in outcome.err
+    assert "ADVMIX_HOME" in outcome.err
+
+
+def test_no_network(advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib.error
+    import urllib.request
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    outcome = advmix("train", "--dataset", "mnist", *TINY)
+    assert outcome.code == 1
+    assert "could not be fetched" in outcome.err
+    assert "--dataset glyphs" in outcome.err
+    assert outcome.out == ""
+
+
+def test_the_pipeline_prints_one_object_and_nothing_else(home: Path) -> None:
+    line = (
+        "advmix train -q --limit 500 --epochs 1 | advmix attack - -q --eps 0.3 --steps 5 --limit 50 "
+        "| advmix eval --samples - --json"
+    )
+    done = shell(line)
+    assert done.returncode == 0, done.stderr
+    envelope = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert (envelope["schema"], envelope["command"], envelope["status"]) == (1, "eval", "ok")
+    clean, attacked = envelope["data"]["rows"]
+    assert set(clean) >= {"model", "on", "n", "accuracy", "accuracy_ci95", "loss"}
+    assert (clean["on"], clean["n"], attacked["n"]) == ("clean", 50, 50)
+    assert attacked["threat"]["eps"] == 0.3
+    assert attacked["accuracy"] <= clean["accuracy"]
+
+
+def test_a_cached_answer_is_fast_and_needs_no_torch(trained: Path) -> None:
+    code = (
+        "import sys; from advmix_cli import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    setup = shell("advmix eval a b --samples pa -q && advmix visualize matrix -q")
+    assert setup.returncode == 0, setup.stderr
+    for line in (
+        "train --limit 3000 --epochs 5 --batch-size 32 --json",
+        "attack a --limit 100 --steps 10 --json",
+        "eval a b --samples pa --json",
+        "visualize matrix --json",
+    ):
+        best = 9.0
+        for _ in range(4):
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=False
+            )
+            best = min(best, time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["data"]["cached"] is True
+        assert best < 1
+
+
+def test_forced_work_replaces_with_the_same_bytes(trained: Path, advmix: Run) -> None:
+    attack = ("attack", "a", "--limit", "100", "--steps", "10", "--json")
+    before = advmix(*attack)
+    content = Path(before.data["path"]).read_bytes()
+    again = advmix(*attack, "--force")
+    assert (before.data["cached"], again.data["cached"]) == (True, False)
+    assert again.data["samples"] == before.data["samples"]
+    assert Path(again.data["path"]).read_bytes() == content
+
+
+def test_json_of_every_command(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": artifacts.checkpoint_weights(Path(advmix("store", "path", "a").out.strip()), "best")},
+        tmp_path / "x.pt",
+    )
+    expected = {
+        "train --limit 600 --epochs 2 --lr 0.02": {"checkpoint", "path", "cached", "epochs", "metrics"},
+        "attack a --limit 20 --steps 2 --norm l2": {
+            "samples", "path", "cached", "model", "threat", "n", "clean_accuracy", "robust_accuracy", "linf_max"
+        },
+        "attack --untrained --limit 20 --steps 2": {"samples", "robust_accuracy"},
+        "eval a b --samples pa --attack pgd --attack fgsm --eps 0.1 --limit 30": {"rows", "evaluation"},
+        f"import {tmp_path / 'x.pt'} --dataset glyphs": {"checkpoint", "path"},
+        "visualize samples pa": {"figure", "path", "png", "svg"},
+        "visualize curves a b": {"figure"},
+        "visualize mixing": {"figure"},
+        "visualize matrix": {"figure"},
+        "presets": {"presets", "mix_alpha"},
+        "info": {"advmix", "torch", "device", "store"},
+        "data list": {"datasets"},
+        "data verify glyphs": {"fingerprints"},
+        "data fetch glyphs": {"fingerprints"},
+        "store list": {"artifacts"},
+        "store show a": {"settings", "digests"},
+        "store path a": {"path"},
+        "store verify": {"verified"},
+        "store remove pa --dry-run": {"files", "removed"},
+        "store prune -y": {"files", "removed"},
+    }  # fmt: skip
+    for line, keys in expected.items():
+        outcome = advmix(*line.split(), "--json")
+        assert outcome.code == 0, (line, outcome.err)
+        assert keys <= set(outcome.data), line
+        assert outcome.out.count("\n") == 1, line
+        assert "NaN" not in outcome.out
+
+
+def test_people_and_quiet_readers_get_their_own(trained: Path, advmix: Run) -> None:
+    people = advmix("eval", "a", "b", "--samples", "pa")
+    assert people.out.splitlines()[0].split() == ["model", "on", "n", "accuracy", "%", "95", "%", "interval", "loss"]
+    assert "PGD linf eps 0.3" in people.out
+    assert "next: " in people.err
+    assert "upper bound" in people.out
+    quiet = advmix("eval", "a", "b", "--samples", "pa", "-q")
+    assert re.fullmatch(r"glyphs-test-2x2-[0-9a-f]{8}\n", quiet.out)
+    assert quiet.err == ""
+
+
+def test_rows_are_in_the_order_asked_and_agree_with_the_attack(trained: Path, advmix: Run) -> None:
+    attacked = advmix("attack", "a", "--limit", "100", "--steps", "10", "--json").data
+    rows = advmix(
+        "eval", "b", "a", "--samples", "pa", "--attack", "pgd", "--limit", "100", "--steps", "10", "--json"
+    ).data["rows"]
+    assert [(row["model"], row["on"]) for row in rows] == [
+        (model, on) for model in ("b", "a") for on in ("clean", "pa", "pgd-0.3-10")
+    ]
+    by = {(row["model"], row["on"]): row for row in rows}
+    assert by["a", "pa"]["accuracy"] == attacked["robust_accuracy"]
+    assert by["a", "pgd-0.3-10"]["accuracy"] == attacked["robust_accuracy"]
+    assert by["a", "clean"]["accuracy"] == attacked["clean_accuracy"]
+    for row in rows:
+        low, high = row["accuracy_ci95"]
+        assert low <= row["accuracy"] <= high
+
+
+def test_several_references_come_from_standard_input(trained: Path, advmix: Run) -> None:
+    rows = advmix("eval", "-", "--limit", "20", "--json", stdin="a\n\nb\n").data["rows"]
+    assert [row["model"] for row in rows] == ["a", "b"]
+    assert advmix("attack", "-", stdin="a\nb\n").code == 2
+
+
+def test_paths_and_weights_as_references(trained: Path, advmix: Run) -> None:
+    path = advmix("store", "path", "a").out.strip()
+    by_path = advmix("eval", path, "--limit", "50", "--json").data["rows"][0]
+    by_name = advmix("eval", "a", "--limit", "50", "--json").data["rows"][0]
+    assert by_path["accuracy"] == by_name["accuracy"]
+    last = advmix("eval", "a@last", "--limit", "50", "--json")
+    assert last.code == 0
+    assert last.data["rows"][0]["model"] == "a@last"
+    moved = Path(path).with_name("elsewhere.safetensors")
+    shutil.copy(path, moved)
+    assert advmix("eval", moved, "--limit", "50", "--json").data["rows"][0]["accuracy"] == by_name["accuracy"]
+
+
+def test_removal_says_first_what_goes(trained: Path, advmix: Run) -> None:
+    plan = advmix("store", "remove", "a", "--dry-run")
+    assert "would remove" in plan.out
+    assert "alias of" in plan.out
+    assert advmix("store", "show", "a").code == 0
+    assert advmix("store", "remove", "a", "-y").code == 0
+    assert advmix("store", "show", "a").code == 3
+    pruned = advmix("store", "prune", "-y", "--json").data
+    assert any("samples" in file for file in pruned["files"])  # pa attacks a model that is gone
+    assert advmix("store", "show", "b").code == 0
+
+
+def test_an_artifact_being_made_is_not_removed(trained: Path, advmix: Run) -> None:
+    from advmix_cli.store import Store
+
+    store = Store(trained)
+    with store.lock(store.resolve("a", ("checkpoints",))[1]):
+        outcome = advmix("store", "remove", "a", "-y")
+    assert outcome.code == 5
+    assert advmix("store", "show", "a").code == 0
+
+
+def test_a_closed_pipe_is_no_error(trained: Path) -> None:
+    done = shell(
+        "set +o pipefail; for i in 1 2 3; do advmix presets; done | head -1; advmix store list | true; echo done"
+    )
+    assert done.stdout.splitlines()[-1] == "done"
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+    status = shell("advmix presets --json | true; echo ${PIPESTATUS[0]}")
+    assert status.stdout == "0\n"
+
+
+def test_interrupting_ends_with_130_and_keeps_the_epochs(home: Path) -> None:
+    command = [sys.executable, "-m", "advmix_cli", "train", "--limit", "2000", "--epochs", "200", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["errors"][0]["code"] == "interrupted"
+    assert len(list((home / "unfinished").iterdir())) == 1
+
+
+def test_killed_training_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    line = ["train", "--limit", "1500", "--epochs", "8", "--mix", "manifold", "-q"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(home: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "advmix_cli", *line],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ADVMIX_HOME": str(home)},
+        )
+
+    uninterrupted = start(whole)
+    assert uninterrupted.communicate(timeout=200)[1] == ""
+    kills = 0
+    for _ in range(3):
+        process = start(killed)
+        seen = {path.stat().st_mtime_ns for path in killed.glob("unfinished/*.pt")}
+        while process.poll() is None and {p.stat().st_mtime_ns for p in killed.glob("unfinished/*.pt")} <= seen:
+            time.sleep(0.005)
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills == 3
+    out, err = start(killed).communicate(timeout=200)
+    assert err == ""
+    for suffix in (".safetensors", ".history.jsonl"):
+        first, second = (home / "checkpoints" / (out.strip() + suffix) for home in (whole, killed))
+        assert first.read_bytes() == second.read_bytes()
+    assert list(killed.glob("unfinished/*")) == []
+    assert list(killed.glob("*/.tmp*")) == []
+
+
+def test_two_processes_compute_once(home: Path) -> None:
+    command = [sys.executable, "-m", "advmix_cli", "train", "--limit", "3000", "--epochs", "3", "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outcomes = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outcomes
+    cached = sorted(json.loads(out)["data"]["cached"] for out, _ in outcomes)
+    assert cached == [False, True]
+    assert sum("another process is making" in err for _, err in outcomes) == 1
+
+
+def test_a_damaged_state_of_an_interrupted_run_is_begun_again(home: Path, advmix: Run) -> None:
+    first = advmix("train", *TINY, "--json").data
+    content = Path(first["path"]).read_bytes()
+    Path(first["path"]).unlink()
+    (home / "unfinished").mkdir(exist_ok=True)
+    (home / "unfinished" / f"{first['checkpoint']}.pt").write_bytes(b"half a state")
+    again = advmix("train", *TINY, "--json")
+    assert "beginning again" in again.err
+    assert Path(again.data["path"]).read_bytes() == content
+
+
+def test_the_same_numbers_under_another_alias(trained: Path, advmix: Run) -> None:
+    first = advmix("eval", "a", "--limit", "30", "--json").data
+    name = Path(advmix("store", "path", "a").out.strip()).stem
+    second = advmix("eval", name, "--limit", "30", "--json").data
+    assert second["cached"]
+    assert second["evaluation"] == first["evaluation"]
+    assert (first["rows"][0]["model"], second["rows"][0]["model"]) == ("a", name)
+
+
+def test_completion_offers_what_there_is(trained: Path) -> None:
+    def offered(words: str) -> set[str]:
+        done = shell(
+            "advmix", _ADVMIX_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
+        )
+        return set(done.stdout.split())
+
+    assert {"a", "b", "latest"} <= offered("advmix attack x").union(
+        offered("advmix attack a"), offered("advmix attack b"), offered("advmix attack l")
+    )
+    assert offered("advmix train --dataset m") == {"mnist"}
+    assert offered("advmix train --arch p") == {"preactresnet18"}
+    assert offered("advmix train --preset as") == {"as-run"}
+    assert "pa" in offered("advmix eval --samples p")
+
+
+def test_version_and_help(advmix: Run) -> None:
+    from advmix_cli import __version__
+
+    assert advmix("--version").out == f"{__version__}\n"
+    assert "Usage" in advmix().out
+    assert "Usage" in advmix("store").out

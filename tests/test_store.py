@@ -1,0 +1,178 @@
+"""Bytes, names, locks and references, also when things go wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
+from advmix_cli.store import Store, check_alias
+
+NAMES = st.text("abcdef0123456789-.", min_size=1, max_size=12).filter(lambda name: name[0] not in ".-")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def put(store: Store, *names: str, kind: str = "checkpoints") -> None:
+    for name in names:
+        store.write(store.path(kind, name), b"x")
+
+
+def test_nothing_is_created_before_the_first_write(store: Store) -> None:
+    assert store.names("checkpoints") == []
+    assert store.refs() == {}
+    assert store.leftovers() == []
+    assert not store.root.exists()
+
+
+def test_a_write_is_whole_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.write(store.path("samples", "a"), b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AdvmixError, match="No space left") as error:
+        store.write(path, b"new")
+    assert error.value.code == "disk-full"
+    assert "prune" in error.value.hint
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == ["a.pt"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AdvmixError, match="cannot write") as error:
+        put(Store(tmp_path / "file" / "store"), "a")
+    assert "ADVMIX_HOME" in error.value.hint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on file sizes fails the write in its middle, as a full disk does."""
+    code = (
+        "import resource, sys, signal; from pathlib import Path; from advmix_cli.store import Store\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "store = Store(Path(sys.argv[1])); store.write(store.path('samples', 'a'), b'x' * 5000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "cannot write" in done.stderr
+    assert list((tmp_path / "samples").iterdir()) == []
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(NAMES, min_size=1, max_size=6, unique=True), pick=st.integers(0, 5))
+def test_names_and_unique_prefixes_resolve(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], pick: int
+) -> None:
+    store = Store(tmp_path_factory.mktemp("s"))
+    put(store, *names)
+    assert sorted(store.names("checkpoints")) == sorted(names)
+    name = names[pick % len(names)]
+    assert store.resolve(name, ("checkpoints",)) == ("checkpoints", name)
+    prefix = next(
+        name[:i] for i in range(1, len(name) + 1) if sum(n.startswith(name[:i]) for n in names) == 1 or i == len(name)
+    )
+    assert store.resolve(prefix, ("checkpoints",)) == ("checkpoints", name)
+
+
+def test_references(store: Store) -> None:
+    put(store, "mnist-a-11", "mnist-a-22", "mnist-b-33")
+    store.set_ref("vanilla", "checkpoints", "mnist-a-11")
+    assert store.resolve("vanilla", ("checkpoints",)) == ("checkpoints", "mnist-a-11")
+    with pytest.raises(NotFoundError, match="ambiguous") as ambiguous:
+        store.resolve("mnist-a", ("checkpoints",))
+    assert "mnist-a-11, mnist-a-22" in ambiguous.value.hint
+    assert "mnist-b" not in ambiguous.value.hint
+    with pytest.raises(NotFoundError) as unknown:
+        store.resolve("vanila", ("checkpoints",))
+    assert "vanilla" in unknown.value.hint
+    with pytest.raises(NotFoundError, match="empty"):
+        store.resolve("", ("checkpoints",))
+    with pytest.raises(NotFoundError, match="not a sample cache"):
+        store.resolve("vanilla", ("samples",))
+    store.delete(store.path("checkpoints", "mnist-a-11"))
+    with pytest.raises(NotFoundError, match="gone"):
+        store.resolve("vanilla", ("checkpoints",))
+
+
+def test_latest_is_what_a_command_last_gave(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no checkpoint in the store"):
+        store.resolve("latest", ("checkpoints",))
+    put(store, "a", "b")
+    os.utime(store.path("checkpoints", "a"), (1, 1))
+    assert store.latest("checkpoints") == "b"
+    store.set_latest("checkpoints", "a")  # answered from the cache
+    assert store.latest("checkpoints") == "a"
+    store.delete(store.path("checkpoints", "a"))
+    assert store.latest("checkpoints") == "b"
+
+
+@pytest.mark.parametrize("alias", ["", "latest", "a/b", "../x", "-x", "a@best", "a b", "x" * 101, ".hidden"])
+def test_names_that_cannot_be_aliases(alias: str) -> None:
+    with pytest.raises(UsageError):
+        check_alias(alias)
+
+
+def test_a_lock_is_exclusive_says_so_and_waits(store: Store) -> None:
+    waited: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with store.lock("key", on_wait=lambda: waited.append("yes")):
+            order.append("second")
+
+    with store.lock("key"):
+        with pytest.raises(LockedError):
+            store.lock("key").__enter__()
+        other = threading.Thread(target=second)
+        other.start()
+        while not waited:
+            pass
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_killed_holder_frees_the_lock_and_its_leftovers_go(store: Store) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from advmix_cli.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "with store.lock('key'): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    stray = store.root / "samples" / ".tmp-1-abcd-key.pt"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"half")
+    with pytest.raises(LockedError):
+        store.lock("key").__enter__()
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with store.lock("key"):
+        assert not stray.exists()
+
+
+def test_leftovers_are_what_interrupted_work_left(store: Store) -> None:
+    put(store, "a")
+    store.set_ref("good", "checkpoints", "a")
+    store.set_ref("dangling", "checkpoints", "gone")
+    store.write(store.unfinished("b"), b"state")
+    (store.root / "samples").mkdir()
+    (store.root / "samples" / ".tmp-9-x-c.pt").write_bytes(b"half")
+    assert {path.name for path in store.leftovers()} == {"dangling", "b.pt", ".tmp-9-x-c.pt"}
+    assert store.names("samples") == []
