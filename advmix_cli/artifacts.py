@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli.config import SCHEMA, canonical_json, digest
-from advmix_cli.errors import DamagedError, NotFoundError, UnsafeError, UsageError
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UnsafeError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -291,7 +291,9 @@ def load_plain(path: Path, *, skip_foreign: bool = False) -> Any:
         if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
             raise _unsafe(path, foreign) from None
         raise DamagedError(f"{path} is damaged: it cannot be unpickled", "fetch or make it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except AdvmixError:
+        raise
+    except Exception as error:  # there is no telling what bytes that are no pickle make of an unpickler
         raise DamagedError(
             f"{path} is damaged: not a whole .pt file ({_first_line(error)})", "fetch or make it again"
         ) from None

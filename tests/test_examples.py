@@ -1,0 +1,60 @@
+"""The examples run, small, as a reader would run them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import shell
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, tmp_path: Path, **environment: str) -> str:
+    program = "bash" if name.endswith(".sh") else "python"
+    done = shell(f"cd {tmp_path} && {program} {EXAMPLES / name}", LIMIT="600", EPOCHS="1", **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    source = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in source for path in EXAMPLES.iterdir() if path.is_file())
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    out = run("quickstart.sh", tmp_path)
+    assert re.search(r"^vanilla +vanilla-pgd +600 +\d", out, re.MULTILINE)
+    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+
+
+def test_standard_training(tmp_path: Path) -> None:
+    out = run("standard_training.sh", tmp_path)
+    assert len(re.findall(r"^glyphs-\w+ +(?:clean|glyphs-\w+-pgd) +600 ", out, re.MULTILINE)) == 12
+    for picture in ("matrix", "curves", "samples", "mixing"):
+        assert (tmp_path / f"glyphs-{picture}.png").stat().st_size > 10_000
+
+
+def test_pipeline(tmp_path: Path) -> None:
+    assert re.fullmatch(r"clean [\d.]+ %\nglyphs-test-pgd-0.3-10-\w{8} [\d.]+ %\n", run("pipeline.sh", tmp_path))
+
+
+def test_another_library(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("foolbox")
+    assert re.fullmatch(r"clean [\d.]+ %, under foolbox's PGD [\d.]+ %\n", run("other_library.py", tmp_path))
+
+
+def test_the_readme_names_what_there_is() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\(((?:docs|examples)/[^)#]+)\)", readme):
+        assert (ROOT / path).exists(), path
+    options = (Path(__file__).parent / "options.txt").read_text()
+    for line in re.findall(r"^ *advmix (.+)$", readme, re.MULTILINE):
+        for part in ("advmix " + line).split("|"):
+            words = part.split("#")[0].split()
+            for word in words:
+                if word.startswith("--"):
+                    assert word in re.split(r"[\s/]", options), (word, line)

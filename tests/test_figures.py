@@ -1,0 +1,84 @@
+"""Every picture is drawn, whole, in both formats, and the same for the same inputs."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from PIL import Image
+
+from advmix_cli import figures
+
+KINDS = {
+    "samples": ("samples", "pa", "--count", "6"),
+    "curves": ("curves", "a", "b"),
+    "mixing": ("mixing", "--count", "4"),
+    "matrix": ("matrix",),
+}
+TEXTS = {
+    "samples": ["original", "an untrained network", "perturbation", "what a says", "PGD linf eps 0.3"],
+    "curves": ["accuracy (%)", "loss (nats)", "epoch", "a, test", "b, training", "b, chosen epoch"],
+    "mixing": ["the batch", "its shuffled copy", "mixed", "Beta(1, 1)"],
+    "matrix": ["clean", "made against a", "model evaluated", "accuracy (%)", "n = 100"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, tmp_path: Path, kind: str) -> None:
+    if kind == "matrix":
+        assert advmix("eval", "a", "b", "--samples", "pa").code == 0
+    first = advmix("visualize", *KINDS[kind], "--json", "--out", tmp_path / "picture.svg").data
+    with Image.open(first["png"]) as image:
+        image.load()
+        pixels = np.asarray(image.convert("L"))
+        assert image.width > 400
+        assert image.height > 150
+    assert pixels.std() > 10  # not blank
+    text = " ".join(element.text or "" for element in ET.parse(first["svg"]).iter() if element.tag.endswith("text"))
+    for expected in TEXTS[kind]:
+        assert expected in text, (expected, text)
+    assert (tmp_path / "picture.svg").read_bytes() == Path(first["svg"]).read_bytes()
+
+    bytes_before = Path(first["png"]).read_bytes(), Path(first["svg"]).read_bytes()
+    again = advmix("visualize", *KINDS[kind], "--json").data
+    assert (first["cached"], again["cached"]) == (False, True)
+    forced = advmix("visualize", *KINDS[kind], "--json", "--force").data
+    assert forced["figure"] == first["figure"]
+    assert (Path(forced["png"]).read_bytes(), Path(forced["svg"]).read_bytes()) == bytes_before
+
+
+def test_curves_need_a_history(trained: Path, advmix: Run) -> None:
+    checkpoint = Path(advmix("store", "path", "a").out.strip())
+    history = checkpoint.with_name(checkpoint.name.replace(".safetensors", ".history.jsonl"))
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    history.write_text(history.read_text()[:100])
+    assert advmix("visualize", "curves", "a").code == 4
+    history.unlink()
+    assert advmix("visualize", "curves", "a").code == 3
+
+
+def test_colour_pictures() -> None:
+    random = np.random.default_rng(0)
+    images = random.random((3, 3, 32, 32)).astype(np.float32)
+    drawn = figures.samples([("original", images, ["cat", "dog", "cat"])], images - 0.5, ["cat"] * 3, "t", "change")
+    encoded = figures.encode(drawn)
+    assert encoded[".png"].startswith(b"\x89PNG")
+    assert "dog \N{MULTIPLICATION SIGN}" in encoded[".svg"].decode()
+
+
+def test_the_colours_are_told_apart_by_colour_blind_readers() -> None:
+    """Machado et al. 2009: what deuteranopes and protanopes see of the first six colours stays apart."""
+    views = {
+        "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    }
+    rgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.COLOURS[:6]])
+    for matrix in views.values():
+        seen = rgb @ np.array(matrix).T
+        distances = [np.linalg.norm(seen[i] - seen[j]) for i in range(6) for j in range(i)]
+        assert min(distances) > 0.1
