@@ -38,15 +38,14 @@ def score(
 
     Sums over samples: a short last batch weighs what it holds.
     """
-    correct, loss = (
-        torch.empty(len(y), dtype=torch.bool, device=y.device),
-        torch.zeros((), device=y.device).double(),
-    )
+    correct = torch.empty(len(y), dtype=torch.bool, device=y.device)
+    losses = [torch.zeros((), device=y.device)]
     with frozen(model), torch.no_grad():
         for begin in range(0, len(y), batch_size):
             part = slice(begin, begin + batch_size)
             logits = model(to_float(x[part]))
-            loss += F.cross_entropy(logits, y[part], reduction="sum")
+            losses.append(F.cross_entropy(logits, y[part], reduction="sum"))
             correct[part] = logits.argmax(1) == y[part]
             on_batch(len(logits))
-    return Score(correct.cpu(), float(loss) / len(y) if len(y) else math.nan)
+    loss = float(torch.stack(losses).cpu().double().sum())
+    return Score(correct.cpu(), loss / len(y) if len(y) else math.nan)

@@ -101,6 +101,86 @@ def _copy(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+class _Run:
+    """What a training run carries from epoch to epoch; all of it goes into its state."""
+
+    def __init__(self, model: nn.Sequential, splits: Splits, settings: TrainSettings) -> None:
+        self.model, self.splits, self.settings = model, splits, settings
+        self.device = splits.train.x.device
+        self.optimizer = _optimizer(model, settings)
+        self.scheduler = _scheduler(self.optimizer, settings, math.ceil(len(splits.train) / settings.batch_size))
+        self.history: list[dict[str, Any]] = []
+        self.best, self.best_epoch = _copy(model), 0
+        self.best_rank: tuple[float, float] = (-math.inf, -math.inf)
+
+    def state(self) -> State:
+        """Plain tensors and values, enough to continue from."""
+        scheduler = {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, int | float | list)}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "history": self.history,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_rank": list(self.best_rank),
+        }
+
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.history, self.best_epoch = list(state["history"]), state["best_epoch"]
+        self.best_rank = tuple(state["best_rank"])
+        self.best = {name: tensor.to(self.device) for name, tensor in state["best"].items()}
+
+    def learn(self, epoch: int, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
+        """Pass over the training images once; the row of the history so far."""
+        settings, images = self.settings, self.splits.train
+        classes = len(images.info.classes)
+        order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "order", epoch)).to(self.device)
+        random = generator(self.device, settings.seed, "augment", epoch)
+        mixer = Mixer(settings, epoch, self.device)
+        row: dict[str, Any] = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
+        losses, right = [], torch.zeros((), device=self.device, dtype=torch.long)
+        self.model.train()
+        for index in torch.split(order, settings.batch_size):
+            x = augment(to_float(images.x[index]), settings.flip, settings.crop_padding, random)
+            targets = soft_labels(images.y[index], classes, settings.soft_label)
+            with autocast(self.device, settings.precision):
+                logits, targets = forward_mixed(self.model, x, targets, mixer.draw(len(index)))
+            loss = soft_loss(logits.float(), targets, settings.loss)
+            self.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            self.scheduler.step()
+            losses.append(loss.detach() * len(index))
+            right += (logits.argmax(1) == targets.argmax(1)).sum()
+            on_batch(epoch, len(index))
+        row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
+        row["train_accuracy"] = 100 * int(right) / len(images)
+        if not math.isfinite(row["train_loss"]):
+            raise AdvmixError(
+                f"training diverged in epoch {epoch}: the loss is not finite",
+                f"try a smaller --lr than {settings.lr:g}; the state after epoch {epoch - 1} is kept",
+                code="diverged",
+            )
+        return row
+
+    def judge(self, row: dict[str, Any]) -> None:
+        """Complete the row with validation and test, and choose between this epoch and the best so far."""
+        for name in ("validation", "test"):
+            images: ImageSet = getattr(self.splits, name)
+            if len(images):
+                scored = score(self.model, images.x, images.y, batch_size=_EVALUATION_BATCH)
+                row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
+        self.history.append(row)
+        rank = (row.get("validation_accuracy", float(row["epoch"])), -row.get("validation_loss", 0.0))
+        if rank > self.best_rank:
+            self.best, self.best_epoch, self.best_rank = _copy(self.model), row["epoch"], rank
+
+
 def train(
     model: nn.Sequential,
     splits: Splits,
@@ -121,76 +201,11 @@ def train(
     a state of plain tensors and values; with that `state` the same call continues and ends with the same weights.
     Raises AdvmixError when the loss is not finite.
     """
-    device = splits.train.x.device
-    n, classes = len(splits.train), len(splits.train.info.classes)
-    steps = math.ceil(n / settings.batch_size)
-    optimizer = _optimizer(model, settings)
-    scheduler = _scheduler(optimizer, settings, steps)
-    history: list[dict[str, Any]] = []
-    best, best_epoch, best_rank = _copy(model), 0, (-math.inf, -math.inf)
+    run = _Run(model, splits, settings)
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        history, best_epoch, best_rank = (
-            list(state["history"]),
-            state["best_epoch"],
-            tuple(state["best_rank"]),
-        )
-        best = {name: tensor.to(device) for name, tensor in state["best"].items()}
-
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        model.train()
-        order = torch.randperm(n, generator=generator("cpu", settings.seed, "order", epoch)).to(device)
-        random = generator(device, settings.seed, "augment", epoch)
-        mixer = Mixer(settings, epoch, device)
-        lr = float(scheduler.get_last_lr()[0])
-        total, right = torch.zeros((), device=device).double(), torch.zeros((), device=device).long()
-        for index in torch.split(order, settings.batch_size):
-            x = augment(to_float(splits.train.x[index]), settings.flip, settings.crop_padding, random)
-            targets = soft_labels(splits.train.y[index], classes, settings.soft_label)
-            with autocast(device, settings.precision):
-                logits, targets = forward_mixed(model, x, targets, mixer.draw(len(index)))
-            loss = soft_loss(logits.float(), targets, settings.loss)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            scheduler.step()
-            total += loss.detach() * len(index)
-            right += (logits.argmax(1) == targets.argmax(1)).sum()
-            on_batch(epoch, len(index))
-
-        row = {
-            "epoch": epoch,
-            "lr": lr,
-            "train_loss": float(total) / n,
-            "train_accuracy": 100 * int(right) / n,
-        }
-        if not math.isfinite(row["train_loss"]):
-            raise AdvmixError(
-                f"training diverged in epoch {epoch}: the loss is not finite",
-                f"try a smaller --lr than {settings.lr:g}; the state after epoch {epoch - 1} is kept",
-                code="diverged",
-            )
-        for name, images in (("validation", splits.validation), ("test", splits.test)):
-            if len(images):
-                scored = score(model, images.x, images.y, batch_size=_EVALUATION_BATCH)
-                row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
-        rank = (row.get("validation_accuracy", float(epoch)), -row.get("validation_loss", 0.0))
-        if rank > best_rank:
-            best, best_epoch, best_rank = _copy(model), epoch, rank
-        history.append(row)
-
-        def make_state() -> State:
-            return {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": {k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list)},
-                "history": history,
-                "best": best,  # noqa: B023  called before the next epoch begins
-                "best_epoch": best_epoch,  # noqa: B023
-                "best_rank": list(best_rank),  # noqa: B023
-            }
-
-        on_epoch(row, make_state)
-    return Trained(best, _copy(model), best_epoch, history)
+        run.restore(state)
+    for epoch in range(len(run.history) + 1, settings.epochs + 1):
+        row = run.learn(epoch, on_batch)
+        run.judge(row)
+        on_epoch(row, run.state)
+    return Trained(run.best, _copy(model), run.best_epoch, run.history)

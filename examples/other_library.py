@@ -15,6 +15,5 @@ model = foolbox.PyTorchModel(advmix_cli.load("latest"), bounds=(0, 1))
 images = data.load("glyphs", "test", Path()).first(100)
 x, y = to_float(images.x), images.y
 _, _, success = foolbox.attacks.LinfPGD()(model, x, y, epsilons=0.3)
-print(
-    f"clean {100 * foolbox.accuracy(model, x, y):.1f} %, under foolbox's PGD {100 * float((~success).float().mean()):.1f} %"
-)
+clean, robust = foolbox.accuracy(model, x, y), float((~success).float().mean())
+print(f"clean {100 * clean:.1f} %, under foolbox's PGD {100 * robust:.1f} %")

@@ -67,10 +67,15 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             [names[i] for i in y.tolist()],
             f"{record['dataset']} under {threat}\nbelow each image: what {model.label} says "
             f"(\N{MULTIPLICATION SIGN} marks a wrong answer)",
-            f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {number(round(record['linf_max'], 6))}",
+            f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
 
     return _figure(session, "samples", {"samples": record["digest"], "count": count, "model": model.label}, draw, out)
+
+
+def _size(linf_max: float, threat: Threat) -> str:
+    """The largest change as people would write it: as eps, where it is eps but for rounding."""
+    return number(threat.eps) if abs(linf_max - threat.eps) < 1e-6 else f"{linf_max:.4f}"
 
 
 def _one_of_each(labels: Any, count: int) -> Any:
