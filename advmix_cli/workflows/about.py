@@ -53,24 +53,16 @@ def list_presets(name: str | None) -> Result:
     }
     blocks: list[Table | Facts] = []
     for command, table in found.items():
-        columns = [(preset, dataset) for preset, sets in table.items() for dataset in sets]
-        settings = list(dict.fromkeys(s for sets in table.values() for values in sets.values() for s in values))
-        rows = [
-            (setting, *(_value(table[preset][dataset].get(setting)) for preset, dataset in columns))
-            for setting in settings
-        ]
-        if command == "attack":
-            rows.insert(0, ("eps", *(number(presets.threat(preset, dataset).eps) for preset, dataset in columns)))
-            if ("alpha" not in settings) or any("alpha" not in table[p][d] for p, d in columns):
-                rows = [row for row in rows if row[0] != "alpha"]
-                rows.insert(
-                    1,
-                    (
-                        "alpha",
-                        *(number(presets.threat(preset, dataset).alpha) for preset, dataset in columns),
-                    ),
-                )
-        blocks.append(Table(("setting", *(f"{p} {d}" for p, d in columns)), rows, title=command))
+        for dataset in data.DATASETS:
+            columns = {preset: dict(sets[dataset]) for preset, sets in table.items() if dataset in sets}
+            if command == "attack":
+                for preset, values in columns.items():
+                    threat = presets.threat(preset, dataset)
+                    values |= {"eps": threat.eps, "alpha": threat.alpha}
+            settings = dict.fromkeys(setting for values in columns.values() for setting in values)
+            rows = [(setting, *(_value(values.get(setting)) for values in columns.values())) for setting in settings]
+            if rows:
+                blocks.append(Table(("setting", *columns), rows, title=f"{command} --dataset {dataset}"))
     blocks.append(
         Facts(
             [
