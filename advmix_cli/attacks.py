@@ -20,18 +20,18 @@ TOLERANCE = 1e-6
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode and without gradients for its parameters; all flags are restored, also after an error."""
+def frozen(model: nn.Module, mode: str = "eval") -> Iterator[None]:
+    """The model in that mode, without gradients for its parameters; all flags are restored, also after an error."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval()
+        model.train(mode == "train")
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, was in modes:
+            module.training = was
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
 
@@ -71,6 +71,19 @@ def attack(
             )
     perturbation(x, best, threat)
     return best, success
+
+
+def craft(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, random: torch.Generator, mode: str = "eval"
+) -> torch.Tensor:
+    """One try for training: attacked images (N,C,H,W), unchecked, and without waiting for the device.
+
+    In the mode `train` batch norm uses and updates batch statistics, as in the report's code; in `eval` nothing of
+    the model changes.
+    """
+    run = pgd_as_run if threat.variant == "as-run" else pgd
+    with frozen(model, mode):
+        return run(model, x, y, threat, _noise(x, threat, random))
 
 
 def _outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ ATTACKS = ("pgd", "fgsm")
 NORMS = ("linf", "l2")
 VARIANTS = ("standard", "as-run")
 SPLITS = ("test", "train")
+POLICIES = ("normal", "partial-pgd")
+MODES = ("eval", "train")
 
 Settings = TypeVar("Settings", bound="_Settings")
 
@@ -95,7 +97,7 @@ class _Settings:
     @classmethod
     def from_dict(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
         """The inverse of `to_dict`. Raises TypeError on an unknown or missing field."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**{name: _NESTED.get(name, _plain)(value) for name, value in values.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +171,54 @@ class Threat(_Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class Adversary(_Settings):
+    """How adversarial training attacks each batch before it learns from it.
+
+    eps and alpha grow linearly to the threat's over the first `ramp` of all steps. The policy `partial-pgd` mixes the
+    attacked batch with a shuffled clean one. The model is in eval mode while attacked; `mode` "train" is what the
+    report's code did. `checks` are the PGD steps with which validation and test are attacked while training.
+    """
+
+    threat: Threat
+    ramp: float = 0.0
+    policy: str = "normal"
+    mode: str = "eval"
+    checks: int = 10
+
+    def __post_init__(self) -> None:
+        known_name(self.policy, POLICIES, "policy")
+        known_name(self.mode, MODES, "mode")
+        _require(0 <= self.ramp <= 1, f"the ramp must be a share of the steps, not {self.ramp}", "try 0.3")
+        _require(self.threat.restarts == 1, "training attacks each batch once", "leave out --restarts")
+
+    def at(self, progress: float) -> Threat:
+        """The threat after that share of all steps."""
+        if progress >= self.ramp:
+            return self.threat
+        strength = progress / self.ramp
+        return dataclasses.replace(
+            self.threat, eps=self.threat.eps * strength, alpha=self.threat.alpha * strength or self.threat.alpha
+        )
+
+    @property
+    def check(self) -> Threat:
+        """The short attack on validation and test images: the threat's ball, fewer steps, always the correct attack."""
+        steps = min(self.checks, self.threat.steps)
+        alpha = max(self.threat.alpha, 2.5 * self.threat.eps / steps)
+        return dataclasses.replace(self.threat, steps=steps, alpha=alpha, variant="standard")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_NESTED: dict[str, Callable[[Any], Any]] = {
+    "threat": lambda value: None if value is None else Threat.from_dict(value),
+    "adversary": lambda value: None if value is None else Adversary.from_dict(value),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainSettings(_Settings):
     """Everything that changes the weights of a training run."""
 
@@ -197,6 +247,7 @@ class TrainSettings(_Settings):
     validation: int = 0
     seed: int = 0
     precision: str = "float32"
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         known_name(self.mix, MIXES, "mix")
@@ -212,10 +263,18 @@ class TrainSettings(_Settings):
         )
         _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
 
+        _require(
+            self.adversary is None or self.adversary.policy == "normal" or self.mix == "mixup",
+            f"--policy partial-pgd mixes at the input, which --mix {self.mix} does not",
+            "use --mix mixup",
+        )
+
     @property
     def label(self) -> str:
         """The readable part of the checkpoint's name."""
-        parts = [self.dataset, self.arch, self.mix]
+        parts = [self.dataset, self.arch, *(["adv"] if self.adversary else []), self.mix]
+        if self.adversary is not None and self.adversary.policy != "normal":
+            parts.append(self.adversary.policy)
         if self.preset != "default":
             parts.append(self.preset)
         return "-".join(parts)

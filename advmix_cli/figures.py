@@ -104,7 +104,10 @@ def samples(
 
 
 def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Figure:
-    """Figures 3 to 6: accuracy and loss over the epochs of several runs (label, history, chosen epoch)."""
+    """Figures 3 to 6, 9 and 10: accuracy and loss over the epochs of several runs (label, history, chosen epoch).
+
+    Adversarial runs also show the accuracy on attacked validation images, by which their epoch is chosen.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10, 4.4 + 0.16 * len(runs)), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -121,6 +124,15 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
                     alpha=0.8,
                     label=f"{label}, training",
                 )
+                if quantity == "accuracy" and all("validation_robust_accuracy" in row for row in history):
+                    axes.plot(
+                        epochs,
+                        [row["validation_robust_accuracy"] for row in history],
+                        color=colour,
+                        linestyle=(0, (1, 1.5)),
+                        linewidth=2,
+                        label=f"{label}, attacked validation",
+                    )
                 mark = {"color": colour, "markeredgecolor": "black", "markersize": 7, "zorder": 5}
                 axes.plot([chosen], [values[chosen - 1]], marker, label=f"{label}, chosen epoch", **mark)
             axes.set_xlabel("epoch")
@@ -128,7 +140,7 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_yscale("function", functions=(_towards_100, _from_100))
         panels[0].set_yticks(_ACCURACY_TICKS, [f"{tick:g}" for tick in _ACCURACY_TICKS])
-        lowest = min(row[f"{part}_accuracy"] for _, history, _ in runs for row in history for part in ("train", "test"))
+        lowest = min(v for _, history, _ in runs for row in history for name, v in row.items() if "accuracy" in name)
         panels[0].set_ylim(max(0.0, lowest - 2), 100.02)
         if all(row["test_loss"] > 0 for _, history, _ in runs for row in history):
             panels[1].set_yscale("log")

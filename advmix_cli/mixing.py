@@ -58,15 +58,22 @@ class Mixer:
 
 
 def forward_mixed(
-    model: nn.Sequential, x: torch.Tensor, targets: torch.Tensor, draw: Draw | None
+    model: nn.Sequential,
+    x: torch.Tensor,
+    targets: torch.Tensor,
+    draw: Draw | None,
+    partner: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N,classes) of the mixed batch and its mixed targets (N,classes).
 
     At stage 0 this is mixup of the images, at a later one manifold mixup (Verma et al. 2019); with no draw the
-    plain forward pass.
+    plain forward pass. With a `partner`, a batch like x, the shuffled copy is the partner's instead of x's own and
+    the mixing is at the input: partial PGD, where x is attacked and the partner clean.
     """
     if draw is None:
         return model(x), targets
+    if partner is not None:
+        return model(mix(x, partner[draw.perm], draw.lam)), mix(targets, targets[draw.perm], draw.lam)
     for stage, layer in enumerate(model):
         if stage == draw.stage:
             x = mix(x, x[draw.perm], draw.lam)

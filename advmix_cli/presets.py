@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advmix_cli.config import ATTACKS, NORMS, Threat, TrainSettings
+from advmix_cli.config import ATTACKS, NORMS, Adversary, Threat, TrainSettings
 from advmix_cli.errors import UsageError, known_name
 
 PRESETS = ("default", "report", "as-run")
@@ -49,6 +49,42 @@ TRAIN: Table = {
 }  # fmt: skip
 """Training recipes: preset -> data set -> settings."""
 
+_ADV_MNIST = {
+    "optimizer": "adam", "lr": 6e-3, "schedule": "one-cycle", "batch_size": 250, "epochs": 20, "loss": "cross-entropy",
+    "validation": 1000, "mix_stages": _ALL_STAGES, "steps": 10, "ramp": 0.3,
+}  # fmt: skip
+_ADV_CIFAR = _ONE_CYCLE | {
+    "epochs": 30, "flip": True, "crop_padding": 4, "validation": 1000, "mix_stages": (0, 1, 2), "steps": 10,
+}  # fmt: skip
+_ADV_REPORT_MNIST = {
+    "optimizer": "adam", "lr": 0.002, "schedule": "steps", "milestones": (400, 600), "gamma": 0.5, "batch_size": 100,
+    "epochs": 800, "loss": "cross-entropy", "validation": 1000, "mix_stages": _ALL_STAGES, "steps": 40, "alpha": 0.1,
+}  # fmt: skip
+_ADV_REPORT_CIFAR = {
+    "optimizer": "sgd", "lr": 0.1, "schedule": "constant", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
+    "batch_size": 100, "epochs": 500, "loss": "cross-entropy", "flip": True, "crop_padding": 2, "validation": 1000,
+    "mix_stages": _ALL_STAGES, "steps": 7, "alpha": 2 / 255,
+}  # fmt: skip
+_AS_RUN = {"loss": "bce-softmax", "per_class": 5000, "variant": "as-run", "mode": "train"}
+
+ADVTRAIN: Table = {
+    "default": {
+        "mnist": _ADV_MNIST,
+        "glyphs": _ADV_MNIST | {"epochs": 30, "batch_size": 100, "lr": 3e-3},
+        "cifar10": _ADV_CIFAR,
+    },
+    "report": {
+        "mnist": _ADV_REPORT_MNIST,
+        "glyphs": _ADV_REPORT_MNIST,
+        "cifar10": _ADV_REPORT_CIFAR,
+    },
+    "as-run": {
+        "mnist": _ADV_REPORT_MNIST | _AS_RUN | {"lr": 2e-4, "alpha": 0.01},
+        "cifar10": _ADV_REPORT_CIFAR | _AS_RUN | {"validation": 0, "mix_stages": (0, 1, 2)},
+    },
+}
+"""Adversarial training recipes: the training settings, and those of the adversary (steps, alpha, ramp, mode)."""
+
 MIX_ALPHA = {"none": 1.0, "mixup": 1.0, "manifold": 2.0}
 """Lambda ~ Beta(a, a), one draw a batch: a for each mixing, the same in every preset."""
 
@@ -86,7 +122,30 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def train_settings(preset: str, dataset: str, arch: str, **options: Any) -> TrainSettings:
     """The settings of a training run: what `options` give (None: not given), else what the preset says."""
-    values: dict[str, Any] = _recipe(TRAIN, preset, dataset) | _given(options)
+    return _train_settings(preset, dataset, arch, _recipe(TRAIN, preset, dataset) | _given(options))
+
+
+_ADVERSARY = ("ramp", "policy", "mode")
+_THREAT = ("eps", "alpha", "steps", "random_start", "norm", "variant")
+
+
+def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> TrainSettings:
+    """The settings of adversarial training: what `options` give (None: not given), else what the preset says."""
+    values = _recipe(ADVTRAIN, preset, dataset) | _given(options)
+    threat_values = {name: values.pop(name) for name in _THREAT if name in values}
+    adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
+    threat_values.setdefault("eps", _EPS[dataset][threat_values.get("norm", "linf")])
+    _default_alpha(threat_values)
+    adversary = Adversary(threat=Threat(attack="pgd", **threat_values), **adversary_values)
+    return _train_settings(preset, dataset, arch, values | {"adversary": adversary})
+
+
+def _default_alpha(values: dict[str, Any]) -> None:
+    """alpha is 2.5 eps / steps; with eps 0 any step is projected back to the clean image."""
+    values.setdefault("alpha", 2.5 * values["eps"] / max(values["steps"], 1) or 1.0)
+
+
+def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]) -> TrainSettings:
     mix = values.get("mix", "none")
     values.setdefault("mix_alpha", MIX_ALPHA.get(mix, 1.0))
     if mix != "manifold":
@@ -111,6 +170,5 @@ def threat(preset: str, dataset: str, **options: Any) -> Threat:
     values |= _recipe(ATTACK, preset, dataset) | given
     if norm == "l2" and "alpha" not in given:
         values.pop("alpha", None)  # the presets' step sizes are meant for linf
-    # With eps 0 any step size is projected back to the clean image.
-    values.setdefault("alpha", 2.5 * values["eps"] / max(values["steps"], 1) or 1.0)
+    _default_alpha(values)
     return Threat(**values)

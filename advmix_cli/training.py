@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from advmix_cli.attacks import to_float
+from advmix_cli.attacks import attack_set, craft, to_float
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.errors import AdvmixError
@@ -101,14 +102,39 @@ def _copy(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+class Clock:
+    """Where the time of an epoch went. On a GPU it waits for the device at each lap, so it runs only when asked."""
+
+    def __init__(self, device: torch.device, asked: bool) -> None:
+        self.device, self.on = device, asked or device.type == "cpu"
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap as `name`."""
+        if self.on:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            now = time.perf_counter()
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+            self._since = now
+
+    def read(self) -> dict[str, float]:
+        """The seconds since the last reading."""
+        seconds, self.seconds = self.seconds, {}
+        return seconds
+
+
 class _Run:
     """What a training run carries from epoch to epoch; all of it goes into its state."""
 
-    def __init__(self, model: nn.Sequential, splits: Splits, settings: TrainSettings) -> None:
+    def __init__(self, model: nn.Sequential, splits: Splits, settings: TrainSettings, timed: bool) -> None:
         self.model, self.splits, self.settings = model, splits, settings
         self.device = splits.train.x.device
         self.optimizer = _optimizer(model, settings)
-        self.scheduler = _scheduler(self.optimizer, settings, math.ceil(len(splits.train) / settings.batch_size))
+        self.steps = math.ceil(len(splits.train) / settings.batch_size)
+        self.scheduler = _scheduler(self.optimizer, settings, self.steps)
+        self.clock = Clock(self.device, timed)
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = _copy(model), 0
         self.best_rank: tuple[float, float] = (-math.inf, -math.inf)
@@ -144,22 +170,35 @@ class _Run:
         mixer = Mixer(settings, epoch, self.device)
         row: dict[str, Any] = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
         losses, right = [], torch.zeros((), device=self.device, dtype=torch.long)
+        adversary, partner = settings.adversary, None
+        starts = generator(self.device, settings.seed, "starts", epoch)
+        largest = torch.zeros((), device=self.device)
         self.model.train()
-        for index in torch.split(order, settings.batch_size):
-            x = augment(to_float(images.x[index]), settings.flip, settings.crop_padding, random)
-            targets = soft_labels(images.y[index], classes, settings.soft_label)
+        for step, index in enumerate(torch.split(order, settings.batch_size)):
+            x, y = augment(to_float(images.x[index]), settings.flip, settings.crop_padding, random), images.y[index]
+            self.clock.lap("bookkeeping")
+            if adversary is not None:
+                done = ((epoch - 1) * self.steps + step + 1) / (settings.epochs * self.steps)
+                clean, x = x, craft(self.model, x, y, adversary.at(done), starts, adversary.mode)
+                largest = torch.maximum(largest, (x - clean).abs().max())
+                partner = clean if adversary.policy == "partial-pgd" else None
+                self.clock.lap("attack")
+            targets = soft_labels(y, classes, settings.soft_label)
             with autocast(self.device, settings.precision):
-                logits, targets = forward_mixed(self.model, x, targets, mixer.draw(len(index)))
+                logits, targets = forward_mixed(self.model, x, targets, mixer.draw(len(index)), partner)
             loss = soft_loss(logits.float(), targets, settings.loss)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
             self.scheduler.step()
+            self.clock.lap("update")
             losses.append(loss.detach() * len(index))
             right += (logits.argmax(1) == targets.argmax(1)).sum()
             on_batch(epoch, len(index))
         row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
         row["train_accuracy"] = 100 * int(right) / len(images)
+        if adversary is not None:
+            row["linf_max"] = float(largest)
         if not math.isfinite(row["train_loss"]):
             raise AdvmixError(
                 f"training diverged in epoch {epoch}: the loss is not finite",
@@ -175,10 +214,22 @@ class _Run:
             if len(images):
                 scored = score(self.model, images.x, images.y, batch_size=_EVALUATION_BATCH)
                 row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
+        if self.settings.adversary is not None and len(self.splits.validation):
+            row["validation_robust_accuracy"] = robust_accuracy(self.model, self.splits.validation, self.settings)
         self.history.append(row)
-        rank = (row.get("validation_accuracy", float(row["epoch"])), -row.get("validation_loss", 0.0))
+        chosen_by = "validation_accuracy" if self.settings.adversary is None else "validation_robust_accuracy"
+        rank = (row.get(chosen_by, float(row["epoch"])), -row.get("validation_loss", 0.0))
         if rank > self.best_rank:
             self.best, self.best_epoch, self.best_rank = _copy(self.model), row["epoch"], rank
+
+
+def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
+    """The accuracy, in percent, of a model under the short attack with which adversarial training checks itself."""
+    assert settings.adversary is not None
+    attacked = attack_set(
+        model, images.x, images.y, settings.adversary.check, batch_size=_EVALUATION_BATCH, seed=settings.seed
+    )
+    return 100 * int(attacked.robust.sum()) / len(images)
 
 
 def train(
@@ -187,25 +238,31 @@ def train(
     settings: TrainSettings,
     *,
     state: State | None = None,
+    timed: bool = False,
     on_batch: Callable[[int, int], None] = lambda epoch, n: None,
-    on_epoch: Callable[[dict[str, Any], Callable[[], State]], None] = lambda row, state: None,
+    on_epoch: Callable[[dict[str, Any], Callable[[], State], Clock], None] = lambda row, state, clock: None,
 ) -> Trained:
     """Train `model` (on its device, with the splits there too) and give the chosen and the last weights.
 
     A row of the history holds `epoch` (from 1), `lr`, `train_loss` and `train_accuracy` (on the mixed batches, in
     training mode, against the heavier label), and `validation_`/`test_` `loss` and `accuracy`; accuracies in
-    percent, losses in nats. The chosen epoch has the highest validation accuracy, then the lowest loss; without a
-    validation split it is the last.
+    percent, losses in nats. With an adversary each batch is attacked first (plain cross-entropy, hard labels, the
+    model as `Adversary.mode` says), then mixed, then learned from; the row then holds `linf_max`, the largest change
+    of a pixel, and `validation_robust_accuracy`, which chooses the epoch. Without one the chosen epoch has the highest
+    validation accuracy, then the lowest loss; without a validation split it is the last.
 
-    `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row and a function that makes
-    a state of plain tensors and values; with that `state` the same call continues and ends with the same weights.
+    `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row, a function that makes a
+    state of plain tensors and values, and the clock, which runs on a GPU only when `timed`; with that `state` the same
+    call continues and ends with the same weights.
     Raises AdvmixError when the loss is not finite.
     """
-    run = _Run(model, splits, settings)
+    run = _Run(model, splits, settings, timed)
     if state is not None:
         run.restore(state)
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         row = run.learn(epoch, on_batch)
+        run.clock.lap("bookkeeping")
         run.judge(row)
-        on_epoch(row, run.state)
+        run.clock.lap("evaluation")
+        on_epoch(row, run.state, run.clock)
     return Trained(run.best, _copy(model), run.best_epoch, run.history)

@@ -101,6 +101,17 @@ BAD = [
     ("train --name latest", 2, "cannot be a name", ""),
     ("train --name a/b", 2, "cannot be a name", ""),
     ("train --threads 0", 2, "--threads", ""),
+    ("advtrain --init nothing", 3, "no checkpoint is called", ""),
+    ("advtrain --init a --dataset mnist", 2, "is a lenet5 of glyphs", "untrained"),
+    ("advtrain --init a --arch preactresnet18", 2, "takes images of shape", ""),
+    ("advtrain --dataset cifar10", 3, "no standard checkpoint of cifar10", "--init untrained"),
+    ("advtrain --init a --soft-label 0.2", 2, "--soft-label", "0.1111"),
+    ("advtrain --init a --policy partial-pgd", 2, "partial-pgd mixes at the input", "--mix mixup"),
+    ("advtrain --init a --policy partial-pgd --mix manifold", 2, "partial-pgd mixes at the input", "--mix mixup"),
+    ("advtrain --init a --policy half", 2, "unknown policy", "normal"),
+    ("advtrain --init a --eps 2", 2, "whole range", "2/255"),
+    ("advtrain --init a --steps 0", 2, "--steps", ""),
+    ("advtrain --init a --preset as-run", 2, "says nothing about glyphs", ""),
     ("attack a --eps -0.1", 2, "--eps", "pixel units"),
     ("attack a --eps nan", 2, "--eps", ""),
     ("attack a --eps inf", 2, "--eps", ""),
@@ -334,6 +345,7 @@ def test_json_of_every_command(trained: Path, advmix: Run, tmp_path: Path) -> No
     )
     expected = {
         "train --limit 600 --epochs 2 --lr 0.02": {"checkpoint", "path", "cached", "epochs", "metrics"},
+        "advtrain --init a --limit 300 --epochs 1 --steps 2": {"checkpoint", "path", "cached", "epochs", "metrics"},
         "attack a --limit 20 --steps 2 --norm l2": {
             "samples", "path", "cached", "model", "threat", "n", "clean_accuracy", "robust_accuracy", "linf_max"
         },
@@ -458,8 +470,15 @@ def test_interrupting_ends_with_130_and_keeps_the_epochs(home: Path) -> None:
     assert len(list((home / "unfinished").iterdir())) == 1
 
 
-def test_killed_training_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    line = ["train", "--limit", "1500", "--epochs", "8", "--mix", "manifold", "-q"]
+KILLED = [
+    "train --limit 1500 --epochs 8 --mix manifold -q",
+    "advtrain --init untrained --limit 500 --epochs 8 --steps 2 --mix mixup --policy partial-pgd -q",
+]
+
+
+@pytest.mark.parametrize("command", KILLED, ids=["train", "advtrain"])
+def test_killed_training_continues_to_the_same_bytes(tmp_path: Path, command: str) -> None:
+    line = command.split()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def start(home: Path) -> subprocess.Popen[str]:
@@ -500,6 +519,50 @@ def test_two_processes_compute_once(home: Path) -> None:
     cached = sorted(json.loads(out)["data"]["cached"] for out, _ in outcomes)
     assert cached == [False, True]
     assert sum("another process is making" in err for _, err in outcomes) == 1
+
+
+def test_adversarial_training_says_what_it_did(trained: Path, advmix: Run) -> None:
+    line = (
+        "advtrain",
+        "--init",
+        "a",
+        "--limit",
+        "300",
+        "--epochs",
+        "2",
+        "--steps",
+        "3",
+        "--mix",
+        "mixup",
+        "--name",
+        "adv",
+    )
+    people = advmix(*line, "--verbose")
+    assert people.code == 0, people.err
+    for expected in ("begun from", "trained against", "PGD linf eps 0.3", "best - last", "upper bound"):
+        assert expected in people.out
+    assert people.err.count("of which attack") == 2
+    data = advmix(*line, "--json").data
+    assert data["cached"]
+    assert {"validation_robust_accuracy", "test_robust_accuracy", "last_test_robust_accuracy"} <= set(data["metrics"])
+    assert data["metrics"]["test_threat"]["steps"] == 3
+    assert "-adv-mixup-" in data["checkpoint"]
+    shown = advmix("store", "show", "adv", "--json").data
+    assert shown["init"]["name"] == advmix("store", "show", "a", "--json").data["name"]
+    assert advmix("visualize", "curves", "adv", "a").code == 0
+    assert "trained against PGD" in advmix("eval", "adv", "--limit", "20").out
+    # latest is now an adversarial checkpoint: the default beginning is still a standard one
+    again = advmix("advtrain", "--limit", "300", "--epochs", "1", "--steps", "1", "--json").data
+    assert advmix("store", "show", again["checkpoint"], "--json").data["init"]["name"] != data["checkpoint"]
+
+
+def test_a_diverging_run_keeps_the_last_good_state(trained: Path, advmix: Run) -> None:
+    outcome = advmix(
+        "advtrain", "--init", "a", "--limit", "300", "--epochs", "3", "--steps", "1", "--lr", "1e30", "--json"
+    )
+    assert outcome.code == 1
+    assert outcome.errors[0]["code"] == "diverged"
+    assert "epoch" in outcome.errors[0]["message"]
 
 
 def test_a_damaged_state_of_an_interrupted_run_is_begun_again(home: Path, advmix: Run) -> None:

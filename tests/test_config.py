@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advmix_cli import config, presets
-from advmix_cli.config import AttackSettings, EvalSettings, Threat, TrainSettings
+from advmix_cli.config import Adversary, AttackSettings, EvalSettings, Threat, TrainSettings
 from advmix_cli.errors import UsageError
 
 TRAIN = presets.train_settings("default", "mnist", "lenet5")
@@ -21,6 +21,7 @@ OTHERS: dict[str, Any] = {
     "preset": "report", "dataset": "glyphs", "arch": "other", "optimizer": "adam", "schedule": "constant",
     "mix": "mixup", "loss": "bce-softmax", "precision": "bf16", "split": "train", "norm": "l2", "attack": "fgsm",
     "variant": "as-run", "limit": 7, "per_class": 7, "threat": Threat(eps=0.1), "threats": (Threat(eps=0.1),),
+    "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train",
 }  # fmt: skip
 """Another value for every field that is no number."""
 
@@ -35,10 +36,14 @@ def other(name: str, value: Any) -> Any:
         return not value
     if isinstance(value, tuple):
         return (*value, 3)
+    if name == "ramp":
+        return 0.5
     return value * 2 + 0.05 if isinstance(value, float) else value + 1
 
 
-@pytest.mark.parametrize("settings", [TRAIN, ATTACK, EVAL, Threat()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "settings", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat())], ids=lambda s: type(s).__name__
+)
 def test_every_field_is_in_the_key(settings: Any) -> None:
     key = config.key("kind", settings)
     for field in dataclasses.fields(settings):
@@ -59,7 +64,12 @@ def test_the_key_depends_on_what_a_thing_is_made_from() -> None:
     assert len(keys) == 8
 
 
-@pytest.mark.parametrize("settings", [TRAIN, Threat(eps=8 / 255, alpha=2 / 255)], ids=["train", "threat"])
+ADVTRAIN = presets.advtrain_settings("as-run", "cifar10", "preactresnet18", mix="mixup", policy="partial-pgd")
+
+
+@pytest.mark.parametrize(
+    "settings", [TRAIN, Threat(eps=8 / 255, alpha=2 / 255), ADVTRAIN], ids=["train", "threat", "adv"]
+)
 def test_settings_survive_their_record(settings: Any) -> None:
     assert type(settings).from_dict(settings.to_dict()) == settings
 
@@ -121,6 +131,25 @@ def test_the_reports_settings() -> None:
     assert "as-run" in as_run.label
     assert "as-run" in str(as_run)
     assert presets.threat("as-run", "cifar10").steps == 7
+
+
+def test_the_reports_adversarial_settings() -> None:
+    text = presets.advtrain_settings("report", "mnist", "lenet5")
+    run = presets.advtrain_settings("as-run", "mnist", "lenet5")
+    assert (text.optimizer, text.lr, text.milestones, text.gamma, text.epochs) == ("adam", 0.002, (400, 600), 0.5, 800)
+    assert (run.lr, run.loss, run.per_class) == (2e-4, "bce-softmax", 5000)
+    assert text.adversary is not None
+    assert run.adversary is not None
+    assert (text.adversary.threat.alpha, run.adversary.threat.alpha, run.adversary.threat.steps) == (0.1, 0.01, 40)
+    cifar = ADVTRAIN
+    assert (cifar.optimizer, cifar.lr, cifar.schedule, cifar.epochs) == ("sgd", 0.1, "constant", 500)
+    assert (cifar.nesterov, cifar.weight_decay, cifar.batch_size) == (True, 1e-4, 100)
+    assert cifar.adversary is not None
+    assert (cifar.adversary.threat.eps, cifar.adversary.threat.alpha, cifar.adversary.threat.steps) == (
+        8 / 255,
+        2 / 255,
+        7,
+    )
 
 
 def test_limits_shrink_the_validation_split() -> None:

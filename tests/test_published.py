@@ -67,6 +67,33 @@ def test_the_published_attack_leaves_the_ball_and_says_its_name(real_data: Path,
     assert all("as-run" in line for line in attacked_rows)
 
 
+def test_as_run_adversarial_training_runs_the_published_attack(real_data: Path, published: Path, advmix: Run) -> None:
+    advmix("import", published / VANILLA, "--name", "vanilla")
+    line = (
+        "advtrain",
+        "--preset",
+        "as-run",
+        "--dataset",
+        "mnist",
+        "--init",
+        "vanilla",
+        "--epochs",
+        "1",
+        "--limit",
+        "300",
+    )
+    people = advmix(*line, "--name", "defended")
+    assert people.code == 0, people.err
+    assert "(as-run variant)" in people.out
+    assert "not bounded by eps: as-run" in people.out
+    data = advmix(*line, "--json").data
+    assert 0.39 < data["metrics"]["linf_max"] <= 0.4 + 1e-5
+    assert "as-run" in data["checkpoint"]
+    table = advmix("eval", "defended", "vanilla", "--limit", "50").out
+    assert "defended (as-run)" in table
+    assert "(as-run variant)" in table
+
+
 class TestImport:
     """Files of others: what fits is taken, what does not is refused clearly."""
 

@@ -56,7 +56,7 @@ def test_continuing_equals_not_having_stopped(recipe: str, stop: int) -> None:
     chosen = dataclasses.replace(settings(mix=RECIPES[recipe].get("mix", "none")), **RECIPES[recipe])
     saved = io.BytesIO()
 
-    def keep(row: dict[str, Any], state: Any) -> None:
+    def keep(row: dict[str, Any], state: Any, clock: Any) -> None:
         if row["epoch"] == stop:
             torch.save(state(), saved)
 

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.callback(invoke_without_command=True)(root)
     for name, function, panel in (
         ("train", train, "Work"),
+        ("advtrain", advtrain, "Work"),
         ("attack", attack, "Work"),
         ("eval", evaluate, "Work"),
         ("import", import_, "Work"),
@@ -85,6 +86,73 @@ def train(
             precision=precision,
         )
         return train(session, settings, name)
+
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+
+
+def advtrain(
+    ctx: typer.Context,
+    init: o.Init = None,
+    dataset: o.InitDataset = None,
+    arch: o.InitArch = None,
+    mix: o.Mix = "none",
+    mix_alpha: o.MixAlpha = None,
+    policy: o.Policy = "normal",
+    soft_label: o.SoftLabel = None,
+    eps: o.Eps = None,
+    alpha: o.TrainAlpha = None,
+    steps: o.TrainSteps = None,
+    random_start: o.RandomStart = None,
+    epochs: o.AdvEpochs = None,
+    batch_size: o.AdvBatchSize = None,
+    lr: o.AdvLearningRate = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    precision: o.Precision = None,
+    preset: o.Preset = "default",
+    name: o.Name = None,
+    force: o.Force = False,
+    verbose: o.Verbose = False,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train against PGD, from a standard checkpoint or from fresh weights: a checkpoint (Algorithms 1 and 2)."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows.train import standard_checkpoint, train
+
+        if dataset is not None:
+            data.info(dataset)
+        fresh = init == "untrained"
+        if fresh:
+            begin = None
+        elif init is None:
+            begin = standard_checkpoint(session, dataset)
+        else:
+            begin = resolve_model(session, reference(init, "model"))
+        on = dataset or (begin.dataset if begin else "glyphs")
+        settings = presets.advtrain_settings(
+            preset,
+            on,
+            arch or (begin.arch if begin else data.info(on).arch),
+            mix=mix,
+            mix_alpha=mix_alpha,
+            policy=policy,
+            soft_label=soft_label,
+            eps=eps,
+            alpha=alpha,
+            steps=steps,
+            random_start=random_start,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            limit=limit,
+            seed=seed,
+            precision=precision,
+        )
+        return train(session, settings, name, init=begin, verbose=verbose)
 
     run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
 

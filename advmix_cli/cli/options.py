@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from advmix_cli import presets
-from advmix_cli.config import ATTACKS, MIXES, NORMS, PRECISIONS, SPLITS, fraction, number
+from advmix_cli.config import ATTACKS, MIXES, NORMS, POLICIES, PRECISIONS, SPLITS, fraction, number
 from advmix_cli.data import DATASETS
 from advmix_cli.models import ARCHITECTURES
 from advmix_cli.store import Store, check_alias
@@ -210,6 +210,77 @@ Precision = Annotated[
         show_default="float32",
         autocompletion=_complete(*PRECISIONS),
     ),
+]
+
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="MODEL",
+        help="Where to begin: a model, or untrained for fresh weights.",
+        show_default="the latest standard checkpoint of the data set",
+        autocompletion=lambda incomplete: [
+            ref for ref in ("untrained", *_complete_refs(*_MODELS)(incomplete)) if ref.startswith(incomplete)
+        ],
+    ),
+]
+InitDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="The data set.", show_default="that of --init", autocompletion=_complete(*DATASETS)),
+]
+InitArch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", help="The architecture.", show_default="that of --init", autocompletion=_complete(*ARCHITECTURES)
+    ),
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help="normal, or partial-pgd: mix with a shuffled clean batch (with --mix mixup).",
+        autocompletion=_complete(*POLICIES),
+    ),
+]
+AdvEpochs = Annotated[
+    int | None, typer.Option("--epochs", help="Epochs.", show_default=_defaults(presets.ADVTRAIN, "epochs"))
+]
+AdvBatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images a step.", show_default=_defaults(presets.ADVTRAIN, "batch_size")),
+]
+AdvLearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        parser=_number,
+        metavar="NUMBER",
+        help="The (largest) learning rate.",
+        show_default=_defaults(presets.ADVTRAIN, "lr"),
+    ),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        help="Iterations of the attack.",
+        show_default=_defaults(presets.ADVTRAIN, "steps"),
+        rich_help_panel="Threat",
+    ),
+]
+TrainAlpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        parser=_number,
+        metavar="NUMBER",
+        help="The step size of the attack.",
+        show_default="2.5 eps / steps",
+        rich_help_panel="Threat",
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Say how the time of each epoch divides.", rich_help_panel="Output")
 ]
 
 Norm = Annotated[

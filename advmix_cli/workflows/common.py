@@ -156,7 +156,9 @@ class ModelRef:
 
     def lineage(self) -> dict[str, Any]:
         """What is written down of it in things made from it."""
-        return {"name": self.name, "weights": self.which, "digest": self.digest, "arch": self.arch}
+        adversary = (self.record.get("settings") or {}).get("adversary")
+        against = {"trained_against": adversary["threat"]} if adversary else {}
+        return {"name": self.name, "weights": self.which, "digest": self.digest, "arch": self.arch, **against}
 
 
 def resolve_path(session: Session, ref: str, kinds: tuple[str, ...], suffixes: tuple[str, ...]) -> tuple[str, Path]:

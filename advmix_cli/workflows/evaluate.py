@@ -266,7 +266,9 @@ def _cell(correct: torch.Tensor, loss: float) -> Cell:
 
 def _result(record: dict[str, Any], path: Path, cached: bool) -> Result:
     rows: list[dict[str, Any]] = []
-    for model, cells in zip(record["models"], record["grid"], strict=True):
+    shown: list[str] = []
+    for model, name, cells in zip(record["models"], shown_models(record), record["grid"], strict=True):
+        shown += [name] * len(cells)
         for on, threat, cell in zip(record["columns"], record["threats"], cells, strict=True):
             low, high = wilson(cell["correct"], cell["n"])
             row = {
@@ -287,14 +289,14 @@ def _result(record: dict[str, Any], path: Path, cached: bool) -> Result:
             ("model", "on", "n", "accuracy %", "95 % interval", "loss"),
             [
                 (
-                    row["model"],
+                    name,
                     row["on"],
                     str(row["n"]),
                     f"{row['accuracy']:.2f}",
                     "[{:.2f}, {:.2f}]".format(*row["accuracy_ci95"]),
                     f"{row['loss']:.4f}",
                 )
-                for row in rows
+                for name, row in zip(shown, rows, strict=True)
             ],
             right=("n", "accuracy %", "95 % interval", "loss"),
             note=_note(record),
@@ -325,10 +327,12 @@ def _note(record: dict[str, Any]) -> str:
         if threat:
             against = "white-box" if source == "itself" else f"made against {source_label(record, source)}"
             lines.append(f"{on}: {Threat.from_dict(threat)}, {against}")
-    if lines:
-        lines.append(
-            "attacked rows count an image only if it is right clean and attacked; such a figure is an upper bound"
-        )
+    for model, lineage in zip(shown_models(record), record["lineage"], strict=True):
+        if "trained_against" in lineage:
+            lines.append(f"{model}: trained against {Threat.from_dict(lineage['trained_against'])}")
+    if any(record["threats"]):
+        rule = "attacked rows count an image only if it is right clean and attacked"
+        lines.append(f"{rule}; such a figure is an upper bound")
     return "\n".join(lines)
 
 
@@ -340,13 +344,22 @@ def source_label(record: dict[str, Any], source: str) -> str:
     return source
 
 
+def shown_models(record: dict[str, Any]) -> list[str]:
+    """The models as tables and pictures call them: one trained against the as-run attack says so."""
+    shown = []
+    for label, lineage in zip(record["models"], record["lineage"], strict=True):
+        as_run = lineage.get("trained_against", {}).get("variant") == "as-run"
+        shown.append(f"{label} (as-run)" if as_run and "as-run" not in label else label)
+    return shown
+
+
 def matrix(record: dict[str, Any]) -> Table:
     """The accuracies of an evaluation, models down, columns across."""
     return Table(
         ("model", *record["columns"]),
         [
             (model, *(f"{100 * cell['correct'] / cell['n']:.2f}" for cell in cells))
-            for model, cells in zip(record["models"], record["grid"], strict=True)
+            for model, cells in zip(shown_models(record), record["grid"], strict=True)
         ],
         title="accuracy %",
         right=tuple(record["columns"]),

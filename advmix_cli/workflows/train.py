@@ -1,21 +1,59 @@
-"""`advmix train`: a checkpoint and its history."""
+"""`advmix train` and `advtrain`: a checkpoint and its history."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
 from typing import Any
 
 from advmix_cli import artifacts, config, data, models
-from advmix_cli.config import TrainSettings
-from advmix_cli.errors import DamagedError, UsageError
+from advmix_cli.config import Adversary, Threat, TrainSettings
+from advmix_cli.errors import DamagedError, NotFoundError, UsageError
 from advmix_cli.results import Facts, Result, percent
-from advmix_cli.workflows.common import Session, made_with, make_once, quoted, set_alias
+from advmix_cli.workflows.common import (
+    ModelRef,
+    Session,
+    load_model,
+    made_with,
+    make_once,
+    quoted,
+    resolve_model,
+    set_alias,
+)
 
 
-def train(session: Session, settings: TrainSettings, alias: str | None = None) -> Result:
-    """Train, continue, or find the checkpoint that `settings` give."""
+def standard_checkpoint(session: Session, dataset: str | None) -> ModelRef:
+    """The checkpoint that a command last gave, or else the newest, among those of standard training on `dataset`.
+
+    None: on any data set. Raises NotFoundError when there is none.
+    """
+    names = session.store.names("checkpoints")
+    if names:
+        latest = session.store.latest("checkpoints")
+        names.sort(key=lambda name: name != latest)
+    for name in names:
+        with contextlib.suppress(DamagedError):
+            record = artifacts.checkpoint_record(session.store.path("checkpoints", name))
+            if not (record.get("settings") or {}).get("adversary") and dataset in (None, record["dataset"]):
+                return resolve_model(session, name)
+    of = f" of {dataset}" if dataset else ""
+    raise NotFoundError(
+        f"there is no standard checkpoint{of} to begin from",
+        f"make one: advmix train{' --dataset ' + dataset if dataset else ''}, or begin from --init untrained",
+    )
+
+
+def train(
+    session: Session,
+    settings: TrainSettings,
+    alias: str | None = None,
+    *,
+    init: ModelRef | None = None,
+    verbose: bool = False,
+) -> Result:
+    """Train, continue, or find the checkpoint that `settings` give, from `init` or from fresh weights (None)."""
     info = data.info(settings.dataset)
     models.check_fit(settings.arch, info.name, info.shape)
     config.check_sigma(settings.soft_label, len(info.classes))
@@ -24,8 +62,13 @@ def train(session: Session, settings: TrainSettings, alias: str | None = None) -
         raise UsageError(
             f"{settings.validation} validation images leave nothing to learn from", "give a larger --limit"
         )
+    if init is not None and (init.arch, init.dataset) != (settings.arch, settings.dataset):
+        raise UsageError(
+            f"{init.label} is a {init.arch} of {init.dataset}, not a {settings.arch} of {settings.dataset}",
+            "begin from a model of the same kind and data set, or from --init untrained",
+        )
     fingerprint = session.fingerprint(settings.dataset)
-    key = config.key("checkpoint", settings, data=fingerprint)
+    key = config.key("checkpoint", settings, data=fingerprint, init=init.digest if init else None)
     name = f"{settings.label}-{key[:8]}"
     started = time.monotonic()
     record, cached = make_once(
@@ -34,13 +77,21 @@ def train(session: Session, settings: TrainSettings, alias: str | None = None) -
         name,
         key,
         artifacts.checkpoint_record,
-        lambda: _train(session, settings, name, key, fingerprint),
+        lambda: _train(session, settings, name, key, fingerprint, init, verbose),
     )
     set_alias(session, alias, "checkpoints", name)
     return checkpoint_result(session, record, cached, alias, time.monotonic() - started)
 
 
-def _train(session: Session, settings: TrainSettings, name: str, key: str, fingerprint: str) -> None:
+def _train(
+    session: Session,
+    settings: TrainSettings,
+    name: str,
+    key: str,
+    fingerprint: str,
+    init: ModelRef | None,
+    verbose: bool,
+) -> None:
     import torch
 
     from advmix_cli import training
@@ -50,13 +101,13 @@ def _train(session: Session, settings: TrainSettings, name: str, key: str, finge
     images = session.images(settings.dataset, "train"), session.images(settings.dataset, "test")
     splits = training.split(*images, settings)
     splits = training.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
-    model = models.build(settings.arch, settings.seed).to(device)
+    model = load_model(init, device) if init else models.build(settings.arch, settings.seed).to(device)
     done = len(state["history"]) if state is not None else 0
     with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
         progress(done * len(splits.train))
         clock = time.monotonic()
 
-        def on_epoch(row: dict[str, Any], make_state: Any) -> None:
+        def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:
             nonlocal clock
             progress.line(_epoch_line(row, settings.epochs, time.monotonic() - clock))
             if row["epoch"] < settings.epochs:
@@ -64,16 +115,35 @@ def _train(session: Session, settings: TrainSettings, name: str, key: str, finge
                 torch.save(make_state() | {"key": key}, buffer)
                 session.store.write(session.store.unfinished(name), buffer.getvalue())
             clock = time.monotonic()
+            laps.lap("bookkeeping")
+            seconds = laps.read()
+            if verbose:
+                progress.line(_division(seconds))
 
         trained = training.train(
-            model, splits, settings, state=state, on_batch=lambda epoch, n: progress(n), on_epoch=on_epoch
+            model,
+            splits,
+            settings,
+            state=state,
+            timed=verbose,
+            on_batch=lambda epoch, n: progress(n),
+            on_epoch=on_epoch,
         )
+    metrics = _metrics(trained.history, trained.best_epoch, settings)
+    if settings.adversary is not None:
+        with session.report.progress("attacking the test images", 2, "models") as progress:
+            for prefix, weights in (("", trained.best), ("last_", trained.last)):
+                model.load_state_dict(weights)
+                metrics[f"{prefix}test_robust_accuracy"] = training.robust_accuracy(model, splits.test, settings)
+                progress(1)
+        metrics["test_threat"] = settings.adversary.check.to_dict()
     record = {
         "schema": config.SCHEMA,
         "kind": "checkpoint",
         "name": name,
         "key": key,
-        "origin": "train",
+        "origin": "advtrain" if settings.adversary else "train",
+        "init": init.lineage() if init else None,
         "arch": settings.arch,
         "dataset": settings.dataset,
         "fingerprint": fingerprint,
@@ -83,7 +153,7 @@ def _train(session: Session, settings: TrainSettings, name: str, key: str, finge
         "settings": settings.to_dict(),
         "images": {part: len(getattr(splits, part)) for part in ("train", "validation", "test")},
         "epochs": settings.epochs,
-        "metrics": _metrics(trained.history, trained.best_epoch),
+        "metrics": metrics,
         "made_with": made_with(),
     }
     history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history)
@@ -114,18 +184,52 @@ def _epoch_line(row: dict[str, Any], epochs: int, seconds: float) -> str:
     text = f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}"
     if "validation_accuracy" in row:
         text += f", validation {row['validation_accuracy']:.2f} %"
+    if "validation_robust_accuracy" in row:
+        text += f" (attacked {row['validation_robust_accuracy']:.2f} %)"
     return text + f", test {row['test_accuracy']:.2f} %, {seconds:.1f} s"
 
 
-def _metrics(history: list[dict[str, Any]], best_epoch: int) -> dict[str, Any]:
+def _division(seconds: dict[str, float]) -> str:
+    total = sum(seconds.values())
+    parts = [f"{name} {spent:.2f} s ({100 * spent / total:.1f} %)" for name, spent in sorted(seconds.items())]
+    return "  of which " + ", ".join(parts)
+
+
+def _metrics(history: list[dict[str, Any]], best_epoch: int, settings: TrainSettings) -> dict[str, Any]:
     chosen, last = history[best_epoch - 1], history[-1]
+    by = "robust validation accuracy" if settings.adversary else "validation accuracy"
     return {
         "best_epoch": best_epoch,
-        "chosen_by": "validation accuracy" if "validation_accuracy" in chosen else "last epoch",
+        "chosen_by": by if "validation_accuracy" in chosen else "last epoch",
         **{name: value for name, value in chosen.items() if name not in ("epoch", "lr")},
         "last_test_accuracy": last["test_accuracy"],
         "last_test_loss": last["test_loss"],
     }
+
+
+def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What adversarial training adds: the attack it trained with, and how the best and the last epoch stand."""
+    adversary = (record.get("settings") or {}).get("adversary")
+    if not adversary:
+        return []
+    metrics, trained_with = record["metrics"], Adversary.from_dict(adversary)
+    threat = Threat.from_dict(metrics["test_threat"])
+    best, last = metrics["test_robust_accuracy"], metrics["last_test_robust_accuracy"]
+    as_run = trained_with.threat.variant == "as-run"
+    init = record["init"]["name"] if record["init"] else "untrained"
+    return [
+        ("begun from", init),
+        ("trained against", f"{trained_with.threat}, policy {trained_with.policy}"),
+        (
+            "largest change",
+            f"{metrics['linf_max']:.6f} in training" + (", not bounded by eps: as-run" if as_run else ""),
+        ),
+        ("test, attacked", f"{percent(best)} of {record['images']['test']} under {threat} (an upper bound)"),
+        (
+            "last epoch",
+            f"{percent(metrics['last_test_accuracy'])} clean, {percent(last)} attacked; best - last {best - last:+.2f}",
+        ),
+    ]
 
 
 def checkpoint_result(
@@ -154,6 +258,7 @@ def checkpoint_result(
                 f"{percent(metrics['test_accuracy'])} of {record['images']['test']}, loss {metrics['test_loss']:.4f}",
             )
         )
+    rows += _adversarial_facts(record)
     if seconds is not None and not cached:
         rows.append(("time", f"{seconds:.1f} s"))
     return Result(

@@ -15,7 +15,7 @@ from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result
 from advmix_cli.workflows.attack import Untrained, build
 from advmix_cli.workflows.common import ModelRef, Session, load_model, make_once, resolve_path
-from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation, source_label
+from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation, shown_models, source_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +180,7 @@ def matrix(session: Session, ref: str, out: Path | None) -> Result:
             for on, source in zip(record["columns"], record["sources"], strict=True)
         ]
         return figures.matrix(
-            record["models"], columns, values, f"accuracy on {record['dataset']} {record['split']}, n = {n}"
+            shown_models(record), columns, values, f"accuracy on {record['dataset']} {record['split']}, n = {n}"
         )
 
     settings = {part: record[part] for part in ("models", "columns", "sources", "grid")}
