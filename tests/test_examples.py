@@ -37,6 +37,16 @@ def test_standard_training(tmp_path: Path) -> None:
         assert (tmp_path / f"glyphs-{picture}.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("mnist_defense.sh", 12), ("soft_labels.sh", 10), ("partial_pgd.sh", 4)],
+)
+def test_adversarial_training(tmp_path: Path, name: str, rows: int) -> None:
+    out = run(name, tmp_path, DATASET="glyphs", STEPS="2")
+    assert len(re.findall(r"^glyphs-[\w.-]+ +(?:clean|pgd-0.3-2) +600 ", out, re.MULTILINE)) == rows
+    assert (tmp_path / "glyphs-defense.png").exists() == (name == "mnist_defense.sh")
+
+
 def test_pipeline(tmp_path: Path) -> None:
     assert re.fullmatch(r"clean [\d.]+ %\nglyphs-test-pgd-0.3-10-\w{8} [\d.]+ %\n", run("pipeline.sh", tmp_path))
 
