@@ -86,7 +86,8 @@ class Store:
         with contextlib.suppress(OSError):
             for entry in os.scandir(self.root / kind):
                 if entry.name.endswith(suffix) and not entry.name.startswith(_TEMPORARY):
-                    found.append((-entry.stat().st_mtime_ns, entry.name.removesuffix(suffix)))
+                    with contextlib.suppress(OSError):  # gone since
+                        found.append((-entry.stat().st_mtime_ns, entry.name.removesuffix(suffix)))
         return [name for _, name in sorted(found)]
 
     def files(self, kind: str, name: str) -> list[Path]:

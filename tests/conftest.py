@@ -90,7 +90,7 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained") / "home"
     train = "advmix train --limit 3000 --epochs 5 --batch-size 32 -q"
     line = f"{train} --name a && {train} --mix mixup --name b && advmix attack a --limit 100 --steps 10 --name pa -q"
-    done = shell(line, ADVMIX_HOME=str(root), ADVMIX_DEVICE="cpu")
+    done = shell(line, ADVMIX_HOME=str(root), ADVMIX_DEVICE=os.environ.get("ADVMIX_TEST_DEVICE", "cpu"))
     assert done.returncode == 0, done.stderr
     return root
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from advmix_cli import data, presets
 from advmix_cli._version import __version__
-from advmix_cli.config import number
+from advmix_cli.config import Threat, number
 from advmix_cli.errors import AdvmixError, known_name
 from advmix_cli.models import ARCHITECTURES
 from advmix_cli.results import Facts, Result, Table
@@ -49,15 +49,15 @@ def list_presets(name: str | None) -> Result:
     chosen = [known_name(name, presets.PRESETS, "preset")] if name else list(presets.PRESETS)
     found = {
         command: {preset: table[preset] for preset in chosen if preset in table}
-        for command, table in (("train", presets.TRAIN), ("attack", presets.ATTACK))
+        for command, table in (("train", presets.TRAIN), ("advtrain", presets.ADVTRAIN), ("attack", presets.ATTACK))
     }
     blocks: list[Table | Facts] = []
     for command, table in found.items():
         for dataset in data.DATASETS:
             columns = {preset: dict(sets[dataset]) for preset, sets in table.items() if dataset in sets}
-            if command == "attack":
-                for preset, values in columns.items():
-                    threat = presets.threat(preset, dataset)
+            for preset, values in columns.items():
+                if command != "train":
+                    threat = _threat(command, preset, dataset)
                     values |= {"eps": threat.eps, "alpha": threat.alpha}
             settings = dict.fromkeys(setting for values in columns.values() for setting in values)
             rows = [(setting, *(_value(values.get(setting)) for values in columns.values())) for setting in settings]
@@ -81,6 +81,14 @@ def list_presets(name: str | None) -> Result:
         blocks,
         "use one: advmix train --preset report",
     )
+
+
+def _threat(command: str, preset: str, dataset: str) -> Threat:
+    if command == "attack":
+        return presets.threat(preset, dataset)
+    adversary = presets.advtrain_settings(preset, dataset, data.info(dataset).arch).adversary
+    assert adversary is not None
+    return adversary.threat
 
 
 def _value(value: Any) -> str:

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything for a machine with a GPU, in one go: the tests on CUDA, the rates, then the report's MNIST and CIFAR-10 runs.
+# RESULTS is where tables, pictures and JSON go; ADVMIX_DATA must hold both data sets. A rehearsal on a CPU:
+#   DEVICE=cpu LIMIT=300 EPOCHS=1 STEPS=2 CIFAR_LIMIT=64 bash benchmarks/gpu.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+here=$PWD
+export ADVMIX_DEVICE=${DEVICE:-cuda}
+results=${RESULTS:-$PWD/results}
+mkdir -p "$results"
+advmix() { python3 -m advmix_cli "$@"; }
+export -f advmix
+export PYTHONPATH=$here
+
+advmix info --json > "$results/info.json"
+# Wall-clock limits of start-up are those of a laptop, and the other libraries may not be there.
+ADVMIX_TEST_DEVICE=$ADVMIX_DEVICE python3 -m pytest -k "not fast and not help" -p no:cacheprovider 2>&1 | tee "$results/tests.txt" | tail -3
+
+timed() { # name, command...: seconds and the command's own JSON
+  local name=$1 began
+  shift
+  began=$(date +%s.%N)
+  "$@" --json > "$results/$name.json"
+  echo "$name $(echo "$(date +%s.%N) - $began" | bc) s" | tee -a "$results/seconds.txt"
+}
+size=(${LIMIT:+--limit "$LIMIT"})
+timed mnist-train advmix train --dataset mnist "${size[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-mnist
+timed mnist-attack advmix attack gpu-mnist "${size[@]}" ${STEPS:+--steps "$STEPS"}
+timed cifar-train advmix train --dataset cifar10 --precision bf16 ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} \
+  ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-cifar
+timed cifar-attack advmix attack gpu-cifar ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} ${STEPS:+--steps "$STEPS"}
+
+cd "$results"
+for example in standard_training mnist_defense soft_labels partial_pgd; do
+  DATASET=mnist bash "$here/examples/$example.sh" | tee "$example.txt"
+done
+DATASET=cifar10 LIMIT=${CIFAR_LIMIT:-} bash "$here/examples/standard_training.sh" | tee standard_training-cifar10.txt
+DATASET=cifar10 LIMIT=${CIFAR_LIMIT:-} bash "$here/examples/mnist_defense.sh" | tee defense-cifar10.txt
