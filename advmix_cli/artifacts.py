@@ -16,6 +16,7 @@ import pickletools
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,19 +40,21 @@ _DTYPES = {
     "I64": "int64",
     "U8": "uint8",
 }
-_DAMAGED_HINT = "make it again with --force, or remove it: advmix store remove"
+_DAMAGED_HINT = "make or fetch it again; in the store: the same command with --force, or advmix store remove"
 
 
-def _sealed(record: Record) -> str:
+def sealed(record: Record) -> str:
+    """A record as text, with its own checksum."""
     return canonical_json({"record": record, "sha256": digest(record)})
 
 
-def _unseal(text: str, path: Path) -> Record:
+def unseal(text: str | bytes, path: Path) -> Record:
+    """The record in `text`. Raises DamagedError when it is not what was sealed, or of another schema."""
     try:
         sealed = json.loads(text)
         record: Record = sealed["record"]
         intact = digest(record) == sealed["sha256"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise DamagedError(f"{path} is damaged: its record is not what was written", _DAMAGED_HINT)
@@ -107,7 +110,7 @@ def checkpoint_bytes(best: Tensors, last: Tensors, record: Record) -> bytes:
     tensors = {name: t.detach().cpu().contiguous() for name, t in best.items()}
     if digests["last"] != digests["best"]:
         tensors |= {_LAST + name: t.detach().cpu().contiguous() for name, t in last.items()}
-    return save(tensors, {METADATA_KEY: _sealed(record | {"digests": digests})})
+    return save(tensors, {METADATA_KEY: sealed(record | {"digests": digests})})
 
 
 def _safetensors_header(data: bytes, path: Path) -> tuple[dict[str, Any], memoryview]:
@@ -120,7 +123,7 @@ def _safetensors_header(data: bytes, path: Path) -> tuple[dict[str, Any], memory
         end = max((info["data_offsets"][1] for name, info in header.items() if name != "__metadata__"), default=0)
         if end != len(body):
             raise ValueError("truncated")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         if isinstance(error, ValueError) and zipfile.is_zipfile(io.BytesIO(data)):
             raise UnsafeError(
                 f"{path} is not a safetensors file but a pickle", "take it in with advmix import"
@@ -142,7 +145,7 @@ def checkpoint_record(path: Path) -> Record:
             f"{path} was not made by advmix: it does not say which architecture it belongs to",
             f"take it in with: advmix import {path} --dataset DATASET --arch ARCH",
         )
-    record = _unseal(text, path)
+    record = unseal(text, path)
     tensors = {name: info for name, info in header.items() if name != "__metadata__"}
     last = {name: info for name, info in tensors.items() if name.startswith(_LAST)}
     best = {name: info for name, info in tensors.items() if name not in last}
@@ -165,7 +168,15 @@ def checkpoint_record(path: Path) -> Record:
 
 def check_safetensors(path: Path) -> None:
     """Raise NotFoundError, DamagedError or UnsafeError unless the file is a whole safetensors file."""
-    _safetensors_header(_read(path), path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = _read(path)
+    _safetensors_header(data, path)
+    try:
+        load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(f"{path} is damaged: {_first_line(error)}", _DAMAGED_HINT) from None
 
 
 def checkpoint_weights(path: Path, which: str) -> Tensors:
@@ -192,7 +203,7 @@ def samples_bytes(adv_inputs: torch.Tensor, labels: torch.Tensor, record: Record
     }
     record = record | {"digest": tensors_digest(tensors)}
     buffer = io.BytesIO()
-    torch.save({**tensors, "save_type": "float", METADATA_KEY: _sealed(record)}, buffer)
+    torch.save({**tensors, "save_type": "float", METADATA_KEY: sealed(record)}, buffer)
     return buffer.getvalue()
 
 
@@ -209,9 +220,9 @@ def samples_record(path: Path) -> Record | None:
                 raise DamagedError(f"{path} is damaged in {bad}", _DAMAGED_HINT)
             names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             text = _pickled_string(archive.read(names[0]), METADATA_KEY) if names else None
-    except (zipfile.BadZipFile, ValueError, EOFError, IndexError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, IndexError, NotImplementedError, RuntimeError):
         raise DamagedError(f"{path} is damaged: not a whole .pt file", _DAMAGED_HINT) from None
-    return None if text is None else _unseal(text, path)
+    return None if text is None else unseal(text, path)
 
 
 def _pickled_string(pickled: bytes, key: str) -> str | None:
@@ -240,12 +251,18 @@ def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     inputs, labels = content["adv_inputs"], content["labels"]
     if record is not None and tensors_digest({"adv_inputs": inputs, "labels": labels}) != record.get("digest"):
         raise DamagedError(f"{path} is damaged: its images are not what was written", _DAMAGED_HINT)
-    if inputs.ndim != 4 or labels.shape != inputs.shape[:1] or labels.is_floating_point():
+    if inputs.ndim != 4 or not len(inputs) or labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise UsageError(
             f"{path}: adv_inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)} do not fit together",
             "adv_inputs are (N,C,H,W) and labels (N,) integers",
         )
     inputs = inputs.float().div(255) if content.get("save_type") == "int" else inputs.float()
+    low, high = float(inputs.min()), float(inputs.max())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise UsageError(
+            f"{path}: adv_inputs leave [0,1]: {low:.6g} to {high:.6g}",
+            'attacked images are floats in [0,1], or uint8 with save_type "int"',
+        )
     return inputs, labels.long()
 
 

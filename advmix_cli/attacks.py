@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advmix_cli.config import Threat, number
+from advmix_cli.config import Threat
 from advmix_cli.errors import AdvmixError
 from advmix_cli.models.preactresnet import Normalize
 from advmix_cli.runtime import generator
 
 TOLERANCE = 1e-6
-"""How far float32 rounding may carry a perturbation beyond eps."""
+"""How far float32 rounding may carry a perturbation beyond eps, for eps of at most 1; in proportion above."""
 
 
 @contextlib.contextmanager
@@ -183,7 +183,9 @@ def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) ->
     """
     delta = (x_adv - x).abs_()
     largest = float(delta.max())
-    length = float(_lengths(delta).max()) if threat is not None and threat.norm == "l2" else largest
+    length = largest
+    if threat is not None and threat.norm == "l2":
+        length = float(_lengths(delta if delta.device.type == "mps" else delta.double()).max())
     low, high = float(x_adv.min()), float(x_adv.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise AdvmixError(
@@ -191,9 +193,13 @@ def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) ->
             "nothing of this attack can be believed",
             code="budget",
         )
-    if threat is not None and threat.variant == "standard" and not length <= threat.eps + TOLERANCE:
+    if (
+        threat is not None
+        and threat.variant == "standard"
+        and not length <= threat.eps + TOLERANCE * max(1.0, threat.eps)
+    ):
         raise AdvmixError(
-            f"attacked images leave the budget: {threat.norm} {length:.7g} is more than eps {number(threat.eps)}",
+            f"attacked images leave the budget: {threat.norm} {length:.9g} is more than eps {threat.eps:.9g}",
             "nothing of this attack can be believed",
             code="budget",
         )

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any, TypeVar
 
 from advmix_cli.errors import UsageError, known_name
@@ -47,11 +46,14 @@ def digest(value: Any) -> str:
 def fraction(text: str) -> float:
     """A number as people write it: `0.3`, `8/255`. Raises ValueError for anything else, `8/0` and `nan` included."""
     try:
-        value = float(Fraction(text.strip().replace(" ", "")))
+        above, slash, below = text.partition("/")
+        value = float(above) / float(below) if slash else float(above)
     except ZeroDivisionError:
         raise ValueError(f"{text!r} divides by zero") from None
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is not a finite number or fraction such as 0.3 or 8/255") from None
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number or fraction such as 0.3 or 8/255")
     return value
 
 
@@ -79,12 +81,17 @@ def _positive(settings: Any, *names: str) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Raise UsageError for what no generator takes."""
+    _require(0 <= seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {seed}", "try --seed 0")
+
+
 def check_sigma(sigma: float, classes: int) -> None:
-    """Raise UsageError when soft labels with `sigma` leave the right one of `classes` nothing."""
+    """Raise UsageError when soft labels with `sigma` leave the right one of `classes` no more than the others."""
     _require(
-        0 <= sigma * (classes - 1) < 1,
-        f"--soft-label {sigma:g} leaves the right class 1 - {classes - 1} x {sigma:g}, which is not positive",
-        f"with {classes} classes sigma must be below {1 / (classes - 1):.4g}",
+        0 <= sigma < 1 / classes,
+        f"--soft-label {sigma:g} leaves the right class 1 - {classes - 1} x {sigma:g}, no more than each wrong one",
+        f"with {classes} classes sigma must be at least 0 and below {1 / classes:g}",
     )
 
 
@@ -261,7 +268,7 @@ class TrainSettings(_Settings):
             f"--soft-label must be at least 0, not {self.soft_label}",
             "sigma is what each wrong class gets; try 0.003",
         )
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
+        check_seed(self.seed)
 
         _require(
             self.adversary is None or self.adversary.policy == "normal" or self.mix == "mixup",
@@ -295,7 +302,7 @@ class AttackSettings(_Settings):
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
         _positive(self, "batch_size", "limit")
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
+        check_seed(self.seed)
 
     @property
     def label(self) -> str:
@@ -317,7 +324,7 @@ class EvalSettings(_Settings):
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
         _positive(self, "batch_size", "limit")
-        _require(self.seed >= 0, f"--seed must be at least 0, not {self.seed}", "try --seed 0")
+        check_seed(self.seed)
 
 
 def key(kind: str, settings: _Settings, **made_from: Any) -> str:

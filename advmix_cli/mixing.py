@@ -16,7 +16,7 @@ def soft_labels(y: torch.Tensor, classes: int, sigma: float = 0.0) -> torch.Tens
     """Labels (N,) as targets (N,classes): 1 - (classes-1) sigma for the right class, sigma for each other.
 
     With sigma 0 these are one-hot labels; with any sigma they are label smoothing of classes * sigma (the
-    report's section 3.4.1). Raises UsageError when the right class would get nothing.
+    report's section 3.4.1). Raises UsageError when the right class would get no more than the others.
     """
     check_sigma(sigma, classes)
     targets = torch.full((len(y), classes), sigma, device=y.device)

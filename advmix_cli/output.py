@@ -24,9 +24,19 @@ _PLAIN_WIDTH = 10_000
 _PLAIN_EVERY_S = 10.0
 
 
-def _console(stream: TextIO) -> RichConsole:
-    """Text for people; where it goes to a file or pipe, in lines that are never folded."""
-    return RichConsole(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else _PLAIN_WIDTH)
+class _Console(RichConsole):
+    """Rich ends the process when a reader leaves; here that is for the command to decide."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _console(stream: TextIO | None, *, folded: bool = False) -> RichConsole:
+    """Text for people, in lines that only the terminal folds, so that names can be copied. None: nobody listens."""
+    if stream is None:
+        stream = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    width = None if folded and stream.isatty() else _PLAIN_WIDTH
+    return _Console(file=stream, highlight=False, soft_wrap=True, width=width)
 
 
 @contextlib.contextmanager
@@ -34,7 +44,8 @@ def _readers_may_leave() -> Iterator[None]:
     """A closed pipe is no failure: whoever read has seen enough, and what was made is in the store."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
 
@@ -44,7 +55,7 @@ class Output:
 
     def __init__(self, command: str, *, quiet: bool = False, as_json: bool = False) -> None:
         self.command, self.quiet, self.as_json = command, quiet, as_json
-        self._out, self._err = _console(sys.stdout), _console(sys.stderr)
+        self._out, self._err = _console(sys.stdout), _console(sys.stderr, folded=True)
 
     # The result
 
@@ -53,7 +64,7 @@ class Output:
         with _readers_may_leave():
             self._emit(result)
         if result.hint and not self.quiet:
-            self._err.print(Text(f"next: {result.hint}", style="dim"))
+            self._say(Text(f"next: {result.hint}", style="dim"))
         if result.problem is not None:
             self._explain(result.problem)
 
@@ -67,7 +78,7 @@ class Output:
             for i, block in enumerate(result.blocks):
                 if i:
                     self._out.print()
-                self._facts(block) if isinstance(block, Facts) else self._table(block)
+                self._facts(block) if isinstance(block, Facts) else self._table(block, self._out)
 
     def error(self, error: AdvmixError) -> None:
         """Say what is wrong and what to do."""
@@ -77,9 +88,14 @@ class Output:
         self._explain(error)
 
     def _explain(self, error: AdvmixError) -> None:
-        self._err.print(Text.assemble(("error: ", "bold red"), error.message))
+        self._say(Text.assemble(("error: ", "bold red"), error.message))
         if error.hint:
-            self._err.print(Text(f"hint: {error.hint}"))
+            self._say(Text(f"hint: {error.hint}"))
+
+    def _say(self, text: Text) -> None:
+        """On stderr; a reader that left does not change how the command ends."""
+        with contextlib.suppress(BrokenPipeError):
+            self._err.print(text)
 
     def _envelope(self, data: dict[str, Any], error: AdvmixError | None) -> None:
         errors = [{"code": error.code, "message": error.message, "hint": error.hint}] if error else []
@@ -90,14 +106,18 @@ class Output:
             "data": _finite(data),
             "errors": errors,
         }
-        sys.stdout.write(json.dumps(envelope, allow_nan=False) + "\n")
+        self._out.print(json.dumps(envelope, allow_nan=False), markup=False)
 
     def _facts(self, facts: Facts) -> None:
         width = max((len(label) for label, _ in facts.rows), default=0)
         for label, value in facts.rows:
             self._out.print(Text(f"{label:<{width}}  {value}" if width else value))
 
-    def _table(self, table: Table) -> None:
+    def plan(self, table: Table) -> None:
+        """Show on stderr what a question is about."""
+        self._table(table, _console(sys.stderr))
+
+    def _table(self, table: Table, console: RichConsole) -> None:
         drawn = RichTable(
             box=None, pad_edge=False, title=table.title or None, title_justify="left", header_style="bold"
         )
@@ -106,20 +126,20 @@ class Output:
         for row in table.rows:
             drawn.add_row(*(Text(cell) for cell in row))
         if table.rows:
-            self._out.print(drawn)
+            console.print(drawn)
         if table.note:
-            self._out.print(Text(table.note, style="dim"))
+            console.print(Text(table.note, style="dim"))
 
     # What is said on the way
 
     def note(self, text: str) -> None:
         """Something to know; not said with -q."""
         if not self.quiet:
-            self._err.print(Text(text, style="dim"))
+            self._say(Text(text, style="dim"))
 
     def warn(self, text: str) -> None:
         """Something to mind."""
-        self._err.print(Text(f"warning: {text}", style="yellow"))
+        self._say(Text(f"warning: {text}", style="yellow"))
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
@@ -173,7 +193,7 @@ class _Lines:
         """On a line of its own."""
         self._said = time.monotonic()
         if not self._output.quiet:
-            self._output._err.print(Text(text))
+            self._output._say(Text(text))
 
 
 def _finite(value: Any) -> Any:

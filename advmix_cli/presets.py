@@ -6,7 +6,7 @@ published code's value stands. `as-run` is what that code did. Both are document
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advmix_cli.config import ATTACKS, NORMS, Adversary, Threat, TrainSettings
@@ -106,6 +106,10 @@ ATTACK: Table = {
 """Attacks: preset -> data set -> settings. alpha is 2.5 eps / steps where nothing else is said."""
 
 
+FGSM_TAKES_NOT = ("alpha", "steps", "restarts", "random_start")
+"""The options of an attack that mean nothing for one step from the clean image."""
+
+
 def _recipe(table: Table, preset: str, dataset: str) -> dict[str, Any]:
     known_name(preset, table, "preset")
     if dataset not in table[preset]:
@@ -140,6 +144,13 @@ def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> T
     return _train_settings(preset, dataset, arch, values | {"adversary": adversary})
 
 
+def threats(preset: str, dataset: str, attacks: Sequence[str], **options: Any) -> tuple[Threat, ...]:
+    """A threat for each of `attacks`; beside pgd, fgsm takes of the options what applies to it."""
+    mixed = "pgd" in attacks
+    fgsm = {name: value for name, value in options.items() if not (mixed and name in FGSM_TAKES_NOT)}
+    return tuple(threat(preset, dataset, attack=each, **(fgsm if each == "fgsm" else options)) for each in attacks)
+
+
 def _default_alpha(values: dict[str, Any]) -> None:
     """alpha is 2.5 eps / steps; with eps 0 any step is projected back to the clean image."""
     values.setdefault("alpha", 2.5 * values["eps"] / max(values["steps"], 1) or 1.0)
@@ -157,14 +168,19 @@ def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]
 
 def threat(preset: str, dataset: str, **options: Any) -> Threat:
     """The threat: what `options` give (None: not given), else what the preset says for the data set."""
+    known_name(preset, PRESETS, "preset")
     given = _given(options)
     attack = known_name(given.get("attack", "pgd"), ATTACKS, "attack")
     norm = known_name(given.get("norm", "linf"), NORMS, "norm")
     values: dict[str, Any] = {"attack": attack, "norm": norm, "eps": _EPS[dataset][norm]}
     if attack == "fgsm":
-        for name in ("alpha", "steps", "restarts"):
+        given = {name: value for name, value in given.items() if (name, value) != ("random_start", False)}
+        for name in FGSM_TAKES_NOT:
             if name in given:
-                raise UsageError(f"fgsm is one step of size eps: --{name} does not apply", "use --attack pgd")
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"fgsm is one step of size eps: {option} does not apply", "use --attack pgd")
+        if "variant" in _recipe(ATTACK, preset, dataset):
+            raise UsageError(f"the preset {preset} is a pgd attack, not fgsm", "leave --preset or --attack out")
         values |= given
         return Threat(**(values | {"alpha": values["eps"] or 1.0, "steps": 1, "random_start": False}))
     values |= _recipe(ATTACK, preset, dataset) | given

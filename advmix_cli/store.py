@@ -39,6 +39,7 @@ SINGULAR = {
 }
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TEMPORARY = ".tmp-"
+_RESERVED = ("latest", "untrained")
 
 
 def default_root() -> Path:
@@ -73,7 +74,7 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            raise cannot_write(path.parent, error) from error
+            raise cannot_write(path.parent, error, ours=self.root in path.parents) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -179,6 +180,12 @@ class Store:
             )
         return names[0]
 
+    def _given_at(self, kind: str) -> int:
+        """When a command last gave an artifact of `kind`."""
+        with contextlib.suppress(OSError):
+            return (self.root / "refs" / f"latest@{kind}").stat().st_mtime_ns
+        return 0
+
     def resolve(self, ref: str, kinds: tuple[str, ...]) -> tuple[str, str]:
         """(kind, name) of what `ref` names among `kinds`: `latest`, an alias, a name, or a unique prefix of one.
 
@@ -186,7 +193,8 @@ class Store:
         """
         what = " or ".join(SINGULAR[kind] for kind in kinds)
         if ref == "latest":
-            return kinds[0], self.latest(kinds[0])
+            kind = max(kinds, key=self._given_at)
+            return kind, self.latest(kind)
         refs = self.refs()
         everything = [(kind, name) for kind in kinds for name in self.names(kind)]
         if ref in refs and refs[ref] in everything:
@@ -237,21 +245,25 @@ class Store:
 
 def check_alias(alias: str) -> str:
     """`alias` if it can name an artifact, else a UsageError."""
-    if not _ALIAS.fullmatch(alias) or alias == "latest":
+    suffixes = tuple(suffix for each in SUFFIXES.values() for suffix in each)
+    if not _ALIAS.fullmatch(alias) or alias in _RESERVED or alias.endswith(suffixes):
         raise UsageError(
             f"{alias!r} cannot be a name",
-            "use letters, digits, '.', '_' and '-', begin with a letter or digit; not latest",
+            "use letters, digits, '.', '_' and '-', begin with a letter or digit, end in no file's suffix; "
+            f"not {' or '.join(_RESERVED)}",
         )
     return alias
 
 
-def cannot_write(folder: Path, error: OSError) -> AdvmixError:
-    """What to say when the system refused a write below `folder`."""
+def cannot_write(folder: Path, error: OSError, *, ours: bool = True) -> AdvmixError:
+    """What to say when the system refused a write below `folder`, the store's (`ours`) or one that was asked for."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return AdvmixError(
         f"cannot write to {folder}: {error.strerror or error}",
         "nothing half-written is left; free some space (advmix store prune) or set ADVMIX_HOME to another disk"
         if full
-        else "set ADVMIX_HOME to a folder that you can write",
+        else "set ADVMIX_HOME to a folder that you can write"
+        if ours
+        else "choose another --out",
         code="disk-full" if full else "not-writable",
     )

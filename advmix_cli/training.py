@@ -199,12 +199,6 @@ class _Run:
         row["train_accuracy"] = 100 * int(right) / len(images)
         if adversary is not None:
             row["linf_max"] = float(largest)
-        if not math.isfinite(row["train_loss"]):
-            raise AdvmixError(
-                f"training diverged in epoch {epoch}: the loss is not finite",
-                f"try a smaller --lr than {settings.lr:g}; the state after epoch {epoch - 1} is kept",
-                code="diverged",
-            )
         return row
 
     def judge(self, row: dict[str, Any]) -> None:
@@ -214,6 +208,12 @@ class _Run:
             if len(images):
                 scored = score(self.model, images.x, images.y, batch_size=_EVALUATION_BATCH)
                 row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
+        if not all(math.isfinite(value) for name, value in row.items() if name.endswith("loss")):
+            raise AdvmixError(
+                f"training diverged in epoch {row['epoch']}: the loss is not finite",
+                f"try a smaller --lr than {self.settings.lr:g}; the state after epoch {row['epoch'] - 1} is kept",
+                code="diverged",
+            )
         if self.settings.adversary is not None and len(self.splits.validation):
             row["validation_robust_accuracy"] = robust_accuracy(self.model, self.splits.validation, self.settings)
         self.history.append(row)

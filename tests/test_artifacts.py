@@ -160,6 +160,20 @@ def test_pickles_are_never_executed(tmp_path: Path, zipped: bool) -> None:
     assert not mark.exists()
 
 
+def test_forged_headers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensor = '{"a":{"dtype":%s,"shape":%s,"data_offsets":[0,%s]}}'
+    for header in (
+        "[" * 100_000,
+        tensor % ('"F99"', "[1]", 4),
+        tensor % ('"F32"', "[7]", 4),
+        tensor % ('"F32"', "[1]", "4.0"),
+    ):
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4)
+        with pytest.raises(DamagedError):
+            artifacts.check_safetensors(path)
+
+
 def test_a_forged_header_length_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
@@ -206,8 +220,11 @@ def test_8_bit_caches_of_others_are_read(tmp_path: Path) -> None:
         {"adv_inputs": torch.rand(2, 16), "labels": torch.arange(2)},
         {"adv_inputs": torch.rand(2, 1, 4, 4), "labels": torch.arange(3)},
         {"adv_inputs": torch.rand(2, 1, 4, 4), "labels": torch.rand(2)},
+        {"adv_inputs": torch.rand(0, 1, 4, 4), "labels": torch.arange(0)},
+        {"adv_inputs": torch.full((2, 1, 4, 4), float("nan")), "labels": torch.arange(2)},
+        {"adv_inputs": torch.full((2, 1, 4, 4), 200, dtype=torch.uint8), "labels": torch.arange(2)},
     ],
-    ids=["list", "no labels", "flat", "lengths", "float labels"],
+    ids=["list", "no labels", "flat", "lengths", "float labels", "empty", "nan", "bytes"],
 )
 def test_files_that_are_no_caches_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")

@@ -286,6 +286,14 @@ def test_results_outside_range_or_budget_are_refused() -> None:
     assert attacks.perturbation(x, x + 0.2, Threat(eps=0.1, variant="as-run")) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("eps", [4.0, 12.0, 16.0])
+def test_a_large_l2_ball_is_not_left_by_rounding(eps: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval()
+    x = torch.full((4, 3, 32, 32), 0.5)
+    x_adv = run(model, x, torch.arange(4), Threat(norm="l2", eps=eps, alpha=eps / 4, steps=10))
+    assert (x_adv - x).double().flatten(1).norm(dim=1).max() <= eps * (1 + 1e-6)
+
+
 def test_a_wrong_sample_is_never_robust(lenet: nn.Sequential) -> None:
     x, _ = batch(16)
     wrong = (lenet(x).argmax(1) + 1) % 10

@@ -94,18 +94,21 @@ BAD = [
     ("train --lr 0", 2, "--lr", ""),
     ("train --limit 0", 2, "--limit", ""),
     ("train --seed -1", 2, "--seed", ""),
-    ("train --soft-label 0.2", 2, "--soft-label", "0.1111"),
+    ("train --soft-label 0.2", 2, "--soft-label", "below 0.1"),
     ("train --soft-label -1", 2, "--soft-label", ""),
     ("train --mix-alpha 0", 2, "--mix-alpha", ""),
     ("train --precision fp8", 2, "unknown precision", ""),
     ("train --name latest", 2, "cannot be a name", ""),
     ("train --name a/b", 2, "cannot be a name", ""),
+    ("train --name a.safetensors", 2, "cannot be a name", "suffix"),
+    ("train --seed 9999999999999999999", 2, "--seed", ""),
+    ("train --soft-label 0.1", 2, "--soft-label", "below 0.1"),
     ("train --threads 0", 2, "--threads", ""),
     ("advtrain --init nothing", 3, "no checkpoint is called", ""),
     ("advtrain --init a --dataset mnist", 2, "is a lenet5 of glyphs", "untrained"),
     ("advtrain --init a --arch preactresnet18", 2, "takes images of shape", ""),
     ("advtrain --dataset cifar10", 3, "no standard checkpoint of cifar10", "--init untrained"),
-    ("advtrain --init a --soft-label 0.2", 2, "--soft-label", "0.1111"),
+    ("advtrain --init a --soft-label 0.2", 2, "--soft-label", "below 0.1"),
     ("advtrain --init a --policy partial-pgd", 2, "partial-pgd mixes at the input", "--mix mixup"),
     ("advtrain --init a --policy partial-pgd --mix manifold", 2, "partial-pgd mixes at the input", "--mix mixup"),
     ("advtrain --init a --policy half", 2, "unknown policy", "normal"),
@@ -132,6 +135,15 @@ BAD = [
     ("attack a --arch lenet5", 2, "--untrained", ""),
     ("attack a --device cuda:99", 2, "no device", "cpu"),
     ("attack a --device gpu", 2, "unknown device", ""),
+    ("attack a --eps 1e99999999999", 2, "--eps", ""),
+    ("attack a --attack fgsm --random-start", 2, "fgsm is one step", ""),
+    ("attack a --attack fgsm --preset foo", 2, "unknown preset", ""),
+    ("attack --untrained --arch foo", 2, "unknown arch", ""),
+    ("attack a --untrained --dataset glyphs", 2, "name two networks", ""),
+    ("eval a --preset foo", 2, "unknown preset", ""),
+    ("eval a --attack fgsm --steps 5", 2, "fgsm is one step", ""),
+    ("eval a --samples pa --split train", 2, "attacked test images", "--split"),
+    ("store remove latest -y", 2, "latest is no name", ""),
     ("attack a --preset as-run --dataset glyphs", 2, "says nothing about glyphs", ""),
     ("attack nothing", 3, "no checkpoint is called", ""),
     ("attack bb", 3, "no checkpoint is called", "did you mean b"),
@@ -187,11 +199,11 @@ def test_bad_inputs(trained: Path, advmix: Run, command: str, code: int, message
 
 
 def test_tracebacks_only_on_request(advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advmix_cli.errors import NotFoundError
-
-    monkeypatch.setenv("ADVMIX_DEBUG", "1")
-    with pytest.raises(NotFoundError):
-        advmix("attack", "nothing")
+    for value, shown in (("1", True), ("0", False)):
+        monkeypatch.setenv("ADVMIX_DEBUG", value)
+        outcome = advmix("attack", "nothing", "--json")
+        assert ("Traceback" in outcome.err) is shown
+        assert (outcome.code, outcome.errors[0]["code"]) == (3, "not-found")
 
 
 def damage(path: Path, how: str) -> None:
@@ -238,7 +250,7 @@ def test_a_cache_of_another_shape_or_data_set(trained: Path, advmix: Run, tmp_pa
     wide = {"adv_inputs": torch.rand(4, 3, 32, 32), "labels": torch.arange(4), "save_type": "float"}
     many = {"adv_inputs": torch.rand(4, 1, 32, 32), "labels": torch.tensor([1, 2, 3, 77]), "save_type": "float"}
     outside = {"adv_inputs": torch.rand(4, 1, 32, 32) + 1, "labels": torch.arange(4), "save_type": "float"}
-    for content, code, said in ((wide, 2, "do not fit"), (many, 2, "do not fit"), (outside, 1, "leave [0,1]")):
+    for content, code, said in ((wide, 2, "do not fit"), (many, 2, "do not fit"), (outside, 2, "leave [0,1]")):
         torch.save(content, tmp_path / "x.pt")
         outcome = advmix("eval", "a", "--samples", tmp_path / "x.pt")
         assert (outcome.code, said in outcome.err) == (code, True), outcome
@@ -452,8 +464,10 @@ def test_a_closed_pipe_is_no_error(trained: Path) -> None:
     assert done.stdout.splitlines()[-1] == "done"
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
-    status = shell("advmix presets --json | true; echo ${PIPESTATUS[0]}")
-    assert status.stdout == "0\n"
+    for command in ("presets --json", "presets", "store list"):
+        assert shell(f"advmix {command} | true; echo ${{PIPESTATUS[0]}}").stdout == "0\n"
+    assert shell("advmix eval nothing 2>&1 | true; echo ${PIPESTATUS[0]}").stdout == "3\n"
+    assert shell("advmix store list >&-").stderr.count("Traceback") == 0
 
 
 def test_interrupting_ends_with_130_and_keeps_the_epochs(home: Path) -> None:
@@ -583,6 +597,101 @@ def test_the_same_numbers_under_another_alias(trained: Path, advmix: Run) -> Non
     assert second["cached"]
     assert second["evaluation"] == first["evaluation"]
     assert (first["rows"][0]["model"], second["rows"][0]["model"]) == ("a", name)
+
+
+def test_two_caches_of_the_same_images_keep_their_own_threats(trained: Path, advmix: Run) -> None:
+    small = ("--eps", "0.1", "--limit", "20")
+    one_step = ("--steps", "1", "--alpha", "0.1", "--no-random-start")
+    assert advmix("attack", "a", "--attack", "fgsm", *small, "--name", "f").code == 0
+    assert advmix("attack", "a", *one_step, *small, "--name", "p").code == 0
+    for alias, attack in (("f", "fgsm"), ("p", "pgd")):
+        rows = advmix("eval", "a", "--samples", alias, "--json").data["rows"]
+        assert rows[1]["threat"]["attack"] == attack
+
+
+def test_a_cache_of_training_images_is_judged_by_training_images(trained: Path, advmix: Run) -> None:
+    attacked = advmix("attack", "a", "--split", "train", "--limit", "50", "--steps", "5", "--name", "t", "--json").data
+    outcome = advmix("eval", "--samples", "t", "--json")
+    assert [row["n"] for row in outcome.data["rows"]] == [50, 50]
+    assert outcome.data["rows"][0]["accuracy"] == attacked["clean_accuracy"]
+    assert outcome.data["rows"][1]["accuracy"] == attacked["robust_accuracy"]
+    both = advmix("eval", "a", "--samples", "pa", "--samples", "t")
+    assert (both.code, "one split at a time" in both.err) == (2, True)
+
+
+def test_an_edited_evaluation_is_refused(trained: Path, advmix: Run) -> None:
+    path = Path(advmix("eval", "a", "--limit", "20", "--json").data["path"])
+    for old, new in (('"correct":', '"correct":1'), ('"grid"', '"grit"')):
+        content = path.read_text()
+        path.write_text(content.replace(old, new, 1))
+        for command in (("eval", "a", "--limit", "20"), ("visualize", "matrix"), ("store", "verify")):
+            assert advmix(*command).code == 4
+        path.write_text(content)
+
+
+def test_hints_can_be_pasted(trained: Path, advmix: Run) -> None:
+    for line in (
+        "attack a --limit 20 --steps 1 --name h",
+        "attack --untrained --limit 20 --steps 1 --name u",
+        "attack a --limit 20 --steps 1 --split train",
+        "eval a --limit 20",
+        "eval a --samples pa",
+        "store list",
+        "presets",
+        "import " + advmix("store", "path", "a").out.strip() + " --dataset glyphs --name i",
+    ):
+        outcome = advmix(*line.split())
+        assert outcome.code == 0, outcome.err
+        hints = [text.removeprefix("next: ") for text in outcome.err.splitlines() if text.startswith("next: ")]
+        assert len(hints) == 1, line
+        for command in re.findall(r"advmix ([^;]+)", hints[0]):
+            words = command.replace("MODEL", "a").split()
+            if words[0] == "attack":
+                words += ["--limit", "20", "--steps", "1"]
+            pasted = advmix(*words)
+            assert pasted.code == 0, (line, command, pasted.err)
+
+
+def test_work_on_a_model_elsewhere_is_kept(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "mine.safetensors"
+    shutil.copy(advmix("store", "path", "a").out.strip(), elsewhere)
+    assert advmix("store", "remove", "a", "pa", "-y").code == 0
+    assert advmix("attack", elsewhere, "--limit", "20", "--steps", "1", "--name", "e").code == 0
+    assert advmix("eval", "--samples", "e").code == 0
+    assert advmix("store", "prune", "-y", "--json").data["files"] == []
+    assert advmix("store", "show", "e").code == 0
+
+
+def test_models_of_several_data_sets_need_a_word(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    torch.save(artifacts.checkpoint_weights(Path(advmix("store", "path", "a").out.strip()), "best"), tmp_path / "m.pt")
+    assert advmix("import", tmp_path / "m.pt", "--dataset", "mnist", "--name", "m").code == 0
+    outcome = advmix("eval", "a", "m", "--limit", "20")
+    assert (outcome.code, "different data sets" in outcome.err) == (2, True)
+    assert advmix("eval", "a", "m", "--limit", "20", "--dataset", "glyphs").code == 0
+
+
+def test_fgsm_beside_pgd_takes_what_applies_to_it(trained: Path, advmix: Run) -> None:
+    line = (
+        "eval",
+        "a",
+        "--attack",
+        "pgd",
+        "--attack",
+        "fgsm",
+        "--steps",
+        "3",
+        "--eps",
+        "0.2",
+        "--limit",
+        "20",
+        "--json",
+    )
+    assert [row["on"] for row in advmix(*line).data["rows"]] == ["clean", "pgd-0.2-3", "fgsm-0.2"]
+
+
+def test_a_limit_beyond_the_set_is_none(trained: Path, advmix: Run) -> None:
+    short = ("attack", "a", "--attack", "fgsm", "--json")
+    assert advmix(*short, "--limit", "999999").data["samples"] == advmix(*short).data["samples"]
 
 
 def test_completion_offers_what_there_is(trained: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from advmix_cli import data
-from advmix_cli.errors import AdvmixError, UsageError
+from advmix_cli.errors import AdvmixError, DamagedError, UsageError
 from advmix_cli.workflows import common
 from advmix_cli.workflows.common import Session
 
@@ -87,6 +87,17 @@ def test_cifar_is_read_from_a_folder_that_cannot_be_written(real_data: Path) -> 
     assert images.x.shape == (10_000, 3, 32, 32)
     assert images.x.dtype == torch.uint8
     assert torch.bincount(images.y).tolist() == [1000] * 10
+
+
+def test_a_changed_label_of_mnist_is_found(real_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(real_data / "MNIST", tmp_path / "MNIST")
+    labels = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
+    labels.chmod(0o644)
+    content = bytearray(labels.read_bytes())
+    content[100] = (content[100] + 1) % 10
+    labels.write_bytes(content)
+    with pytest.raises(DamagedError, match="t10k-labels"):
+        data.fingerprint("mnist", tmp_path)
 
 
 def test_a_damaged_data_set_is_not_taken(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

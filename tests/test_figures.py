@@ -58,6 +58,7 @@ def test_curves_need_a_history(trained: Path, advmix: Run) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     history.write_text(history.read_text()[:100])
     assert advmix("visualize", "curves", "a").code == 4
+    assert advmix("store", "verify", "a").code == 4
     history.unlink()
     assert advmix("visualize", "curves", "a").code == 3
 

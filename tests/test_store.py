@@ -114,13 +114,18 @@ def test_latest_is_what_a_command_last_gave(store: Store) -> None:
     put(store, "a", "b")
     os.utime(store.path("checkpoints", "a"), (1, 1))
     assert store.latest("checkpoints") == "b"
+    put(store, "s", kind="samples")
+    store.set_latest("samples", "s")
+    assert store.resolve("latest", ("checkpoints", "samples")) == ("samples", "s")
     store.set_latest("checkpoints", "a")  # answered from the cache
     assert store.latest("checkpoints") == "a"
     store.delete(store.path("checkpoints", "a"))
     assert store.latest("checkpoints") == "b"
 
 
-@pytest.mark.parametrize("alias", ["", "latest", "a/b", "../x", "-x", "a@best", "a b", "x" * 101, ".hidden"])
+@pytest.mark.parametrize(
+    "alias", ["", "latest", "a/b", "../x", "-x", "a@best", "a b", "x" * 101, ".hidden", "untrained", "a.pt"]
+)
 def test_names_that_cannot_be_aliases(alias: str) -> None:
     with pytest.raises(UsageError):
         check_alias(alias)

@@ -144,6 +144,11 @@ def test_a_diverging_run_stops_and_says_in_which_epoch() -> None:
     assert error.value.code == "diverged"
 
 
+def test_a_loss_that_is_only_later_not_finite_is_found() -> None:
+    with pytest.raises(AdvmixError, match="diverged"):
+        run(settings(limit=16, epochs=1, lr=1e30))
+
+
 def test_augmentation_flips_and_shifts_whole_images() -> None:
     x = torch.rand((40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     assert torch.equal(training.augment(x, False, 0, generator("cpu", 1)), x)

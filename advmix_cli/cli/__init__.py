@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -37,14 +38,14 @@ def _run(arguments: list[str]) -> int:
         code = app(args=arguments, prog_name="advmix", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except AdvmixError as error:
-        _trace(error)
+        _trace()
         return _say(output, error)
     except typer.TyperException as error:
         return _say(output, as_error(error))
     except typer.Abort:
         return _say(output, StoppedError("interrupted", "nothing was done"))
     except Exception as error:
-        _trace(error)
+        _trace()
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         return _say(output, AdvmixError(message, "unexpected: ADVMIX_DEBUG=1 shows where", code="unexpected"))
 
@@ -54,9 +55,9 @@ def _say(output: Output, error: AdvmixError) -> int:
     return error.exit_code
 
 
-def _trace(error: Exception) -> None:
-    if os.environ.get("ADVMIX_DEBUG"):
-        raise error
+def _trace() -> None:
+    if os.environ.get("ADVMIX_DEBUG") == "1":
+        traceback.print_exc()
 
 
 def _command(arguments: list[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import typer
 
+from advmix_cli import data
 from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError
 from advmix_cli.output import Output
 from advmix_cli.results import Result
@@ -22,6 +23,7 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     force: bool = False,
+    stopped: str = "nothing half done is left; the same command begins again",
 ) -> None:
     """Do the work of a command and print its result; a finding that is an error ends with its exit code."""
     command = " ".join(ctx.command_path.split()[1:])
@@ -29,10 +31,15 @@ def run(
     try:
         result = work(Session.open(output, device=device, threads=threads, force=force))
     except KeyboardInterrupt:
-        raise StoppedError("interrupted", "training goes on after its last epoch with the same command") from None
+        raise StoppedError("interrupted", stopped) from None
     output.emit(result)
     if result.problem is not None:
         raise typer.Exit(result.problem.exit_code)
+
+
+def at_most(limit: int | None, dataset: str, split: str) -> int | None:
+    """The limit, None where it is no limit: the same images are the same work."""
+    return None if limit is not None and limit >= data.info(dataset).sizes.get(split, 0) else limit
 
 
 def show_help(ctx: typer.Context) -> None:

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from advmix_cli import data, presets
+from advmix_cli import data, models, presets
 from advmix_cli._version import __version__
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import reference, references, run, show_help
+from advmix_cli.cli.base import at_most, reference, references, run, show_help
 from advmix_cli.config import AttackSettings, EvalSettings
-from advmix_cli.errors import UsageError
+from advmix_cli.errors import UsageError, known_name
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session, resolve_model
+
+_CONTINUES = "the same command goes on after the last whole epoch"
 
 data_app = typer.Typer(help="The data sets: what is there, fetch, verify.")
 data_app.callback(invoke_without_command=True)(show_help)
@@ -81,13 +83,13 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
-            limit=limit,
+            limit=at_most(limit, dataset, "train"),
             seed=seed,
             precision=precision,
         )
         return train(session, settings, name)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
 
 
 def advtrain(
@@ -148,18 +150,18 @@ def advtrain(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
-            limit=limit,
+            limit=at_most(limit, on, "train"),
             seed=seed,
             precision=precision,
         )
         return train(session, settings, name, init=begin, verbose=verbose)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
 
 
 def attack(
     ctx: typer.Context,
-    model: o.ModelArgument = "latest",
+    model: o.ModelArgument = None,
     attack: o.Attack = "pgd",
     norm: o.Norm = "linf",
     eps: o.Eps = None,
@@ -199,12 +201,18 @@ def attack(
         from advmix_cli.workflows.attack import attack as run_attack
 
         if untrained and (dataset or arch):
-            on = dataset or next(d.name for d in data.DATASETS.values() if d.arch == arch)
+            if model is not None:
+                raise UsageError("a model and --dataset or --arch name two networks", "give one or the other")
+            if dataset is None:
+                shape = models.info(str(arch)).shape
+                on = next(d.name for d in data.DATASETS.values() if d.shape == shape)
+            else:
+                on = dataset
             target: Any = Untrained(arch or data.info(on).arch, seed)
         else:
             if arch is not None:
                 raise UsageError("--arch goes with --untrained", "a checkpoint knows its own architecture")
-            target = resolve_model(session, reference(model, "model"))
+            target = resolve_model(session, reference("latest" if model is None else model, "model"))
             on = dataset or target.dataset
             target = Untrained(target.arch, seed) if untrained else target
         data.info(on)
@@ -212,7 +220,7 @@ def attack(
             preset=preset,
             dataset=on,
             split=split,
-            limit=limit,
+            limit=at_most(limit, on, split),
             threat=presets.threat(preset, on, attack=attack, norm=norm, **given),
             batch_size=batch_size,
             seed=seed,
@@ -224,7 +232,7 @@ def attack(
 
 def evaluate(
     ctx: typer.Context,
-    models: o.ModelArguments = None,
+    refs: o.ModelArguments = None,
     samples: o.SamplesOption = None,
     attack: o.Attacks = None,
     norm: o.Norm = "linf",
@@ -234,7 +242,7 @@ def evaluate(
     restarts: o.Restarts = None,
     random_start: o.RandomStart = None,
     dataset: o.ModelDataset = None,
-    split: o.Split = "test",
+    split: o.EvalSplit = None,
     limit: o.Limit = None,
     batch_size: o.BatchSize = 100,
     seed: o.Seed = 0,
@@ -254,22 +262,27 @@ def evaluate(
     def work(session: Session) -> Result:
         from advmix_cli.workflows import evaluate as workflow
 
+        known_name(preset, presets.PRESETS, "preset")
         if not attack and any(value is not None for value in given.values()):
             raise UsageError("these options describe an attack, and none is asked for", "add --attack pgd")
-        if (models or []).count("-") and (samples or []).count("-"):
+        if (refs or []).count("-") and (samples or []).count("-"):
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
         caches = [workflow.resolve_samples(session, ref) for ref in references(samples or [])]
-        if models or not caches:
-            chosen = [resolve_model(session, ref) for ref in references(models or ["latest"])]
+        if refs or not caches:
+            chosen = [resolve_model(session, ref) for ref in references(refs or ["latest"])]
         else:
             chosen = list({m.digest: m for m in (workflow.attacked_model(session, cache) for cache in caches)}.values())
-        on = dataset or chosen[0].dataset
+        known = [cache.record for cache in caches if cache.record is not None]
+        on = dataset or (known[0]["dataset"] if known and not refs else chosen[0].dataset)
         data.info(on)
+        if dataset is None and len({each.dataset for each in chosen}) > 1:
+            raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
+        part = split or (known[0]["split"] if known else "test")
         settings = EvalSettings(
             dataset=on,
-            split=split,
-            limit=limit,
-            threats=tuple(presets.threat(preset, on, attack=each, norm=norm, **given) for each in attack or []),
+            split=part,
+            limit=at_most(limit, on, part),
+            threats=presets.threats(preset, on, attack or [], norm=norm, **given),
             batch_size=batch_size,
             seed=seed,
         )

@@ -90,7 +90,7 @@ Threads = Annotated[
 ]
 
 ModelArgument = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="[MODEL]",
         help="Path, name, prefix, alias, latest, or - for standard input; @best or @last.",
@@ -163,6 +163,13 @@ Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first N images.", metavar="N", show_default="all")
 ]
 Split = Annotated[str, typer.Option("--split", help="test or train.", autocompletion=_complete(*SPLITS))]
+
+EvalSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="test or train.", show_default="that of --samples, else test", autocompletion=_complete(*SPLITS)
+    ),
+]
 
 Epochs = Annotated[
     int | None, typer.Option("--epochs", help="Epochs.", show_default=_defaults(presets.TRAIN, "epochs"))

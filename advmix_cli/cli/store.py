@@ -28,7 +28,7 @@ def _confirm(yes: bool) -> shelf.Confirm:
                 "removing needs a yes, and there is no terminal to ask on",
                 "add -y, or --dry-run to see what would go",
             )
-        Output("").emit(Result({}, [], [plan.table()]))
+        Output("").plan(plan.table())
         return typer.confirm(f"Remove these {len(plan.files)} files?", err=True)
 
     return confirm

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli.errors import AdvmixError, known_name
+from advmix_cli.errors import AdvmixError, DamagedError, known_name
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class DatasetInfo:
     classes: tuple[str, ...]
     arch: str
     source: str  # module:function, called with (split, root, download), gives uint8 (N,C,H,W) and int64 (N,)
-    files: tuple[str, ...] = ()
+    files: dict[str, str] = dataclasses.field(default_factory=dict)  # path below the data folder -> SHA-256
 
 
 _DIGITS = tuple("0123456789")
@@ -55,9 +55,12 @@ DATASETS = {
             _DIGITS,
             "lenet5",
             "advmix_cli.data.vision:mnist",
-            tuple(f"MNIST/raw/{part}-ubyte" for part in (
-                "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
-            )),
+            {
+                "MNIST/raw/train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "MNIST/raw/train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "MNIST/raw/t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "MNIST/raw/t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            },
         ),
         DatasetInfo(
             "cifar10",
@@ -67,9 +70,17 @@ DATASETS = {
             ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
             "preactresnet18",
             "advmix_cli.data.vision:cifar10",
-            tuple(f"cifar-10-batches-py/{part}" for part in (
-                *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"
-            )),
+            {
+                f"cifar-10-batches-py/{batch}": known
+                for batch, known in (
+                    ("data_batch_1", "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd"),
+                    ("data_batch_2", "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8"),
+                    ("data_batch_3", "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9"),
+                    ("data_batch_4", "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b"),
+                    ("data_batch_5", "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154"),
+                    ("test_batch", "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"),
+                )
+            },
         ),
     )
 }  # fmt: skip
@@ -136,10 +147,19 @@ def load(name: str, split: str, root: Path, *, download: bool = True) -> ImageSe
 
 
 def fingerprint(name: str, root: Path, *, download: bool = True) -> str:
-    """SHA-256 of all pixels (as the models see them) and labels, training then test."""
+    """SHA-256 of all pixels (as the models see them) and labels, training then test.
+
+    Raises DamagedError when a file is not the one that is known: torchvision checks MNIST's only when it fetches them.
+    """
     total = hashlib.sha256()
     for split in ("train", "test"):
         images = load(name, split, root, download=download)
+        for file, known in info(name).files.items():
+            if split == "train" and hashlib.sha256((root / file).read_bytes()).hexdigest() != known:
+                raise DamagedError(
+                    f"{root / file} is not the file that {name} is known by",
+                    f"remove it and fetch it again: advmix data fetch {name}",
+                )
         total.update(images.x.numpy().data)
         total.update(images.y.numpy().data)
     return total.hexdigest()

@@ -79,7 +79,7 @@ def list_presets(name: str | None) -> Result:
         {"presets": found, "mix_alpha": presets.MIX_ALPHA},
         chosen,
         blocks,
-        "use one: advmix train --preset report",
+        "a command's own defaults: advmix train --help",
     )
 
 

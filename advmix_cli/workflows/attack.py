@@ -146,6 +146,8 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
         },
         refs=[name],
         blocks=[Facts(rows)],
-        hint=f"see how models stand it: advmix eval --samples {quoted(alias, name)}; "
+        hint=f"see how models stand it: advmix eval MODEL --samples {quoted(alias, name)}"
+        if record["model"]["weights"] == "untrained"
+        else f"see how models stand it: advmix eval --samples {quoted(alias, name)}; "
         f"look at it: advmix visualize samples {quoted(alias, name)}",
     )

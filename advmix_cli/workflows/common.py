@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -133,6 +134,7 @@ class ModelRef:
     path: Path
     which: str
     record: dict[str, Any]
+    stored: bool = True  # whether the file lies in the store
 
     @property
     def name(self) -> str:
@@ -158,7 +160,15 @@ class ModelRef:
         """What is written down of it in things made from it."""
         adversary = (self.record.get("settings") or {}).get("adversary")
         against = {"trained_against": adversary["threat"]} if adversary else {}
-        return {"name": self.name, "weights": self.which, "digest": self.digest, "arch": self.arch, **against}
+        elsewhere = {} if self.stored else {"path": str(self.path.absolute())}
+        return {
+            "name": self.name,
+            "weights": self.which,
+            "digest": self.digest,
+            "arch": self.arch,
+            **against,
+            **elsewhere,
+        }
 
 
 def resolve_path(session: Session, ref: str, kinds: tuple[str, ...], suffixes: tuple[str, ...]) -> tuple[str, Path]:
@@ -184,7 +194,24 @@ def resolve_model(session: Session, ref: str) -> ModelRef:
         base, which = ref, "best"
     label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",))
     record = artifacts.checkpoint_record(path)
-    return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record)
+    stored = session.store.root in path.absolute().parents
+    return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record, stored)
+
+
+def history(checkpoint: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a training run, an epoch each, as the checkpoint's record knows them.
+
+    Raises NotFoundError when the file beside the checkpoint is gone, DamagedError when it is another.
+    """
+    path = checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".history.jsonl")
+    again = "train again with the same command and --force"
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise NotFoundError(f"the history {path} is gone", again) from None
+    if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
+        raise DamagedError(f"{path} is damaged: not what was written", again)
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def load_model(model: ModelRef, device: torch.device | str) -> nn.Sequential:

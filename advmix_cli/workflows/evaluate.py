@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,7 @@ class SamplesRef:
     def identity(self) -> str:
         """What its content is known by in keys."""
         if self.record is not None:
-            return str(self.record["digest"])
-        import hashlib
-
+            return config.digest(self.record)
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
@@ -76,6 +74,8 @@ def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
             f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
         )
     try:
+        if "path" in lineage:
+            return resolve_model(session, f"{lineage['path']}@{lineage['weights']}")
         named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
         model = resolve_model(session, f"{(named or [lineage['name']])[0]}@{lineage['weights']}")
     except NotFoundError:
@@ -100,6 +100,11 @@ def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef]
                 f"{cache.label} holds attacked images of {cache.record['dataset']}, not of {settings.dataset}",
                 "give caches of the models' data set",
             )
+        if cache.record is not None and cache.record["split"] != settings.split:
+            raise UsageError(
+                f"{cache.label} holds attacked {cache.record['split']} images, not {settings.split}",
+                "evaluate caches of one split at a time, and leave --split out",
+            )
     fingerprint = session.fingerprint(settings.dataset)
     key = config.key(
         "evaluation",
@@ -121,18 +126,18 @@ def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef]
     labels = {"models": [m.label for m in models], "columns": _columns(samples, settings)}
     if any(record[part] != labels[part] for part in labels):  # the same numbers under other aliases
         record |= labels
-        session.store.write(path, config.canonical_json(record).encode())
+        session.store.write(path, artifacts.sealed(record).encode())
     return _result(record, path, cached)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """A stored evaluation. Raises DamagedError."""
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-        if record["schema"] != config.SCHEMA or record["kind"] != "evaluation":
-            raise ValueError("another schema")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged or of another version", "remove it: advmix store remove") from error
+        record = artifacts.unseal(path.read_bytes(), path)
+    except OSError as error:
+        raise DamagedError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
+    if record.get("kind") != "evaluation":
+        raise DamagedError(f"{path} is no evaluation", "remove it: advmix store remove")
     return record
 
 
@@ -181,6 +186,7 @@ def _evaluate(
             *(c.record["model"]["name"] if c.record else None for c in samples),
             *("itself" for _ in settings.threats),
         ],
+        "joint": [True, *(ours for _, _, ours in caches), *(True for _ in settings.threats)],
         "threats": [
             None,
             *(cache.threat.to_dict() if cache.threat else None for cache in samples),
@@ -189,7 +195,7 @@ def _evaluate(
         "grid": grid,
         "made_with": made_with(),
     }
-    session.store.write(session.store.path("evaluations", name), config.canonical_json(record).encode())
+    session.store.write(session.store.path("evaluations", name), artifacts.sealed(record).encode())
 
 
 def _load_samples(
@@ -210,7 +216,7 @@ def _load_samples(
             "give a cache of the models' data set",
         )
     record = cache.record
-    ours = record is not None and record["fingerprint"] == fingerprint and record["split"] == settings.split
+    ours = record is not None and record["fingerprint"] == fingerprint
     n = len(labels)
     if ours and not (n <= len(images) and bool((labels == images.y[:n]).all())):
         raise DamagedError(f"{cache.path} is damaged: its labels are not those of {settings.dataset}", "make it again")
@@ -316,7 +322,7 @@ def _result(record: dict[str, Any], path: Path, cached: bool) -> Result:
         blocks=list(tables),
         hint=f"as a picture: advmix visualize matrix {record['name']}"
         if len(record["columns"]) > 1
-        else "attack it: advmix attack",
+        else f"attack it: advmix attack {record['models'][0]}",
     )
 
 
@@ -330,9 +336,12 @@ def _note(record: dict[str, Any]) -> str:
     for model, lineage in zip(shown_models(record), record["lineage"], strict=True):
         if "trained_against" in lineage:
             lines.append(f"{model}: trained against {Threat.from_dict(lineage['trained_against'])}")
-    if any(record["threats"]):
+    alone = [on for on, joint in zip(record["columns"], record["joint"], strict=True) if not joint]
+    if len(alone) + 1 < len(record["columns"]):
         rule = "attacked rows count an image only if it is right clean and attacked"
-        lines.append(f"{rule}; such a figure is an upper bound")
+        lines.append(f"{rule}{', but for ' + ', '.join(alone) if alone else ''}; such a figure is an upper bound")
+    for on in alone:
+        lines.append(f"{on}: right on the attacked images alone, the clean ones are not known")
     return "\n".join(lines)
 
 

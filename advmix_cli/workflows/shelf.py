@@ -14,7 +14,7 @@ from advmix_cli import artifacts
 from advmix_cli.errors import AdvmixError, DamagedError, LockedError, UsageError
 from advmix_cli.results import Facts, Result, Table
 from advmix_cli.store import SINGULAR, SUFFIXES
-from advmix_cli.workflows.common import Session, resolve_path
+from advmix_cli.workflows.common import WEIGHTS, Session, history, resolve_path
 from advmix_cli.workflows.evaluate import read_evaluation
 
 KINDS = tuple(SUFFIXES)
@@ -75,7 +75,7 @@ def listing(session: Session, kind: str | None) -> Result:
         data={"root": str(store.root), "artifacts": entries},
         refs=[str(e["name"]) for e in entries],
         blocks=[Table(("kind", "name", "aliases", "size", "modified"), rows, right=("size",), note=note)],
-        hint="look into one: advmix store show NAME" if entries else "make one: advmix train",
+        hint=f"look into one: advmix store show {entries[0]['name']}" if entries else "make one: advmix train",
     )
 
 
@@ -107,7 +107,9 @@ def verify(session: Session, refs: list[str]) -> Result:
                 if kind == "samples":
                     artifacts.samples_tensors(path)
                 else:
-                    read_record(kind, path)
+                    record = read_record(kind, path)
+                    if "history_sha256" in record:
+                        history(path, record)
             except AdvmixError as error:
                 problem = error.message
             found.append({"kind": SINGULAR[kind], "name": path.name, "ok": not problem, "problem": problem})
@@ -135,9 +137,10 @@ def plan_removal(session: Session, refs: list[str]) -> Plan:
     if not refs:
         raise UsageError("nothing to remove", "name what is to go: advmix store list")
     store = session.store
+    if "latest" in refs:
+        raise UsageError("latest is no name of what is to go", "name it: advmix store list")
     plan = Plan([], [], [])
-    for ref in refs:
-        kind, path = _resolve(session, ref)
+    for kind, path in dict.fromkeys(_resolve(session, ref) for ref in refs):
         if store.root not in path.parents:
             raise UsageError(f"{path} is not in the store", "remove it yourself")
         name = path.name.removesuffix(SUFFIXES[kind][0])
@@ -171,7 +174,7 @@ def plan_pruning(session: Session) -> Plan:
             with contextlib.suppress(AdvmixError):
                 record = read_record(kind, path)
                 lineage = [record["model"]] if kind == "samples" else record["lineage"]
-                if any(model["weights"] != "untrained" and model["name"] not in there for model in lineage):
+                if any("digest" in model and "path" not in model and model["name"] not in there for model in lineage):
                     plan.files.append(path)
                     plan.reasons.append("its model is gone")
                     plan.names.append(name)
@@ -200,13 +203,15 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool, confirm: Confirm) 
     said = "removed" if gone else "would remove" if dry_run else "kept"
     return Result(
         data={"files": [str(file) for file in plan.files], "bytes": size, "removed": gone},
-        refs=plan.names if gone else [],
+        refs=plan.names if gone or dry_run else [],
         blocks=[dataclasses.replace(plan.table(), note=f"{said} {len(plan.files)} files, {_size(size)}")],
     )
 
 
 def _resolve(session: Session, ref: str) -> tuple[str, Path]:
     suffixes = tuple(suffix for kind in KINDS for suffix in SUFFIXES[kind])
+    for which in WEIGHTS:
+        ref = ref.removesuffix(f"@{which}")
     _, path = resolve_path(session, ref, KINDS, suffixes)
     kind = next((kind for kind in KINDS if path.name.endswith(SUFFIXES[kind])), None)
     if kind is None:

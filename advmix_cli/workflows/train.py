@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import time
@@ -112,7 +113,7 @@ def _train(
             progress.line(_epoch_line(row, settings.epochs, time.monotonic() - clock))
             if row["epoch"] < settings.epochs:
                 buffer = io.BytesIO()
-                torch.save(make_state() | {"key": key}, buffer)
+                torch.save(make_state() | {"key": key, "forced": session.force}, buffer)
                 session.store.write(session.store.unfinished(name), buffer.getvalue())
             clock = time.monotonic()
             laps.lap("bookkeeping")
@@ -137,6 +138,7 @@ def _train(
                 metrics[f"{prefix}test_robust_accuracy"] = training.robust_accuracy(model, splits.test, settings)
                 progress(1)
         metrics["test_threat"] = settings.adversary.check.to_dict()
+    history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history).encode()
     record = {
         "schema": config.SCHEMA,
         "kind": "checkpoint",
@@ -154,24 +156,24 @@ def _train(
         "images": {part: len(getattr(splits, part)) for part in ("train", "validation", "test")},
         "epochs": settings.epochs,
         "metrics": metrics,
+        "history_sha256": hashlib.sha256(history).hexdigest(),
         "made_with": made_with(),
     }
-    history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history)
     store = session.store
-    store.write(store.path("checkpoints", name, ".history.jsonl"), history.encode())
+    store.write(store.path("checkpoints", name, ".history.jsonl"), history)
     store.write(store.path("checkpoints", name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
     store.delete(store.unfinished(name))
 
 
 def _state(session: Session, name: str, key: str) -> dict[str, Any] | None:
-    """The state of an interrupted run, None where there is none or --force asks to begin again."""
+    """The state of an interrupted run; None where there is none, or where --force has yet to begin again."""
     path = session.store.unfinished(name)
-    if session.force or not path.exists():
+    if not path.exists():
         return None
     try:
         artifacts.samples_record(path)  # the archive's checksums
         state: dict[str, Any] = artifacts.load_plain(path)
-        if state["key"] != key:
+        if state["key"] != key or (session.force and not state["forced"]):
             return None
     except (DamagedError, KeyError, TypeError):
         session.report.warn(f"the state of an interrupted run in {path} is damaged: beginning again")

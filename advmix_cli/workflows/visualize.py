@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from advmix_cli import config, data
 from advmix_cli._version import __version__
 from advmix_cli.config import Threat, number
-from advmix_cli.errors import DamagedError, NotFoundError, UsageError
+from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result
 from advmix_cli.workflows.attack import Untrained, build
-from advmix_cli.workflows.common import ModelRef, Session, load_model, make_once, resolve_path
+from advmix_cli.workflows.common import ModelRef, Session, history, load_model, make_once, resolve_path
 from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation, shown_models, source_label
 
 if TYPE_CHECKING:
@@ -70,7 +69,9 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
 
-    return _figure(session, "samples", {"samples": record["digest"], "count": count, "model": model.label}, draw, out)
+    return _figure(
+        session, "samples", {"samples": config.digest(record), "count": count, "model": model.label}, draw, out
+    )
 
 
 def _size(linf_max: float, threat: Threat) -> str:
@@ -111,18 +112,9 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
 
 
 def _history(model: ModelRef) -> list[dict[str, Any]]:
-    path = model.path.with_name(model.path.name.removesuffix(".safetensors") + ".history.jsonl")
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    except OSError:
-        imported = model.record.get("origin") == "import"
-        why = "it was imported" if imported else f"{path} is gone"
-        raise NotFoundError(f"{model.label} has no history: {why}", "draw runs of advmix train") from None
-    except ValueError:
-        rows = []
-    if len(rows) != model.record["epochs"]:
-        raise DamagedError(f"{path} is damaged", "train again with --force")
-    return rows
+    if model.record.get("origin") == "import":
+        raise NotFoundError(f"{model.label} has no history: it was imported", "draw runs of advmix train")
+    return history(model.path, model.record)
 
 
 def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, out: Path | None) -> Result:
