@@ -220,7 +220,7 @@ def matrix(models: list[str], columns: list[str], values: NDArray[np.float64], t
             axes.text(
                 j,
                 i,
-                f"{value:.1f}",
+                f"{value:.2f}",
                 ha="center",
                 va="center",
                 color="black" if value > 55 else "white",
