@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
-from advmix_cli.cli import commands, figures, store
-from advmix_cli.cli.base import as_error
+from advmix_cli._version import __version__
+from advmix_cli.cli import about, attacking, figures, store, training
+from advmix_cli.cli.base import as_error, show_help
 from advmix_cli.errors import AdvmixError, StoppedError
 from advmix_cli.output import Output
 
@@ -20,9 +22,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-commands.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Train image classifiers with mixup and manifold mixup, attack them, and believe the robust accuracy."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    show_help(ctx)
+
+
+for name, function in (
+    ("train", training.train),
+    ("advtrain", training.advtrain),
+    ("attack", attacking.attack),
+    ("eval", attacking.evaluate),
+    ("import", training.import_),
+):
+    app.command(name, rich_help_panel="Work")(function)
 app.add_typer(figures.app, name="visualize", rich_help_panel="Work")
-app.add_typer(commands.data_app, name="data", rich_help_panel="Look and tidy")
+app.command("presets", rich_help_panel="Look and tidy")(about.list_presets)
+app.command("info", rich_help_panel="Look and tidy")(about.info)
+app.add_typer(about.data_app, name="data", rich_help_panel="Look and tidy")
 app.add_typer(store.app, name="store", rich_help_panel="Look and tidy")
 
 

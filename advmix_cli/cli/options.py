@@ -58,6 +58,26 @@ def _alias(name: str | None) -> str | None:
     return None if name is None else check_alias(name)
 
 
+def _epochs(table: presets.Table) -> Any:
+    return typer.Option("--epochs", help="Epochs.", show_default=_defaults(table, "epochs"))
+
+
+def _batch_size(table: presets.Table) -> Any:
+    return typer.Option("--batch-size", help="Images a step.", show_default=_defaults(table, "batch_size"))
+
+
+def _learning_rate(table: presets.Table) -> Any:
+    shown = _defaults(table, "lr")
+    return typer.Option(
+        "--lr", parser=_number, metavar="NUMBER", help="The (largest) learning rate.", show_default=shown
+    )
+
+
+def _steps(table: presets.Table) -> Any:
+    shown = _defaults(table, "steps")
+    return typer.Option("--steps", help="Iterations of the attack.", show_default=shown, rich_help_panel="Threat")
+
+
 _MODELS = ("checkpoints",)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.", rich_help_panel="Output")]
@@ -171,23 +191,12 @@ EvalSplit = Annotated[
     ),
 ]
 
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", help="Epochs.", show_default=_defaults(presets.TRAIN, "epochs"))
-]
-TrainBatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", help="Images a step.", show_default=_defaults(presets.TRAIN, "batch_size")),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        parser=_number,
-        metavar="NUMBER",
-        help="The (largest) learning rate.",
-        show_default=_defaults(presets.TRAIN, "lr"),
-    ),
-]
+Epochs = Annotated[int | None, _epochs(presets.TRAIN)]
+TrainBatchSize = Annotated[int | None, _batch_size(presets.TRAIN)]
+LearningRate = Annotated[float | None, _learning_rate(presets.TRAIN)]
+AdvEpochs = Annotated[int | None, _epochs(presets.ADVTRAIN)]
+AdvBatchSize = Annotated[int | None, _batch_size(presets.ADVTRAIN)]
+AdvLearningRate = Annotated[float | None, _learning_rate(presets.ADVTRAIN)]
 Mix = Annotated[str, typer.Option("--mix", help="none, mixup or manifold.", autocompletion=_complete(*MIXES))]
 MixAlpha = Annotated[
     float | None,
@@ -249,43 +258,6 @@ Policy = Annotated[
         autocompletion=_complete(*POLICIES),
     ),
 ]
-AdvEpochs = Annotated[
-    int | None, typer.Option("--epochs", help="Epochs.", show_default=_defaults(presets.ADVTRAIN, "epochs"))
-]
-AdvBatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", help="Images a step.", show_default=_defaults(presets.ADVTRAIN, "batch_size")),
-]
-AdvLearningRate = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        parser=_number,
-        metavar="NUMBER",
-        help="The (largest) learning rate.",
-        show_default=_defaults(presets.ADVTRAIN, "lr"),
-    ),
-]
-TrainSteps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        help="Iterations of the attack.",
-        show_default=_defaults(presets.ADVTRAIN, "steps"),
-        rich_help_panel="Threat",
-    ),
-]
-TrainAlpha = Annotated[
-    float | None,
-    typer.Option(
-        "--alpha",
-        parser=_number,
-        metavar="NUMBER",
-        help="The step size of the attack.",
-        show_default="2.5 eps / steps",
-        rich_help_panel="Threat",
-    ),
-]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Say how the time of each epoch divides.", rich_help_panel="Output")
 ]
@@ -330,15 +302,8 @@ Alpha = Annotated[
         rich_help_panel="Threat",
     ),
 ]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        help="Iterations.",
-        show_default=_defaults(presets.ATTACK, "steps"),
-        rich_help_panel="Threat",
-    ),
-]
+Steps = Annotated[int | None, _steps(presets.ATTACK)]
+TrainSteps = Annotated[int | None, _steps(presets.ADVTRAIN)]
 Restarts = Annotated[
     int | None,
     typer.Option(

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from advmix_cli import artifacts, config, data
 from advmix_cli.config import EvalSettings, Threat
 from advmix_cli.errors import DamagedError, NotFoundError, UsageError
-from advmix_cli.intervals import wilson
-from advmix_cli.results import Result, Table
+from advmix_cli.results import Result
 from advmix_cli.workflows.common import (
     ModelRef,
     Session,
@@ -21,6 +20,7 @@ from advmix_cli.workflows.common import (
     resolve_model,
     resolve_path,
 )
+from advmix_cli.workflows.evaluation_table import result
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef]
     if any(record[part] != labels[part] for part in labels):  # the same numbers under other aliases
         record |= labels
         session.store.write(path, artifacts.sealed(record).encode())
-    return _result(record, path, cached)
+    return result(record, path, cached)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -268,108 +268,3 @@ def _cells(
 
 def _cell(correct: torch.Tensor, loss: float) -> Cell:
     return {"n": len(correct), "correct": int(correct.sum()), "loss": loss}
-
-
-def _result(record: dict[str, Any], path: Path, cached: bool) -> Result:
-    rows: list[dict[str, Any]] = []
-    shown: list[str] = []
-    for model, name, cells in zip(record["models"], shown_models(record), record["grid"], strict=True):
-        shown += [name] * len(cells)
-        for on, threat, cell in zip(record["columns"], record["threats"], cells, strict=True):
-            low, high = wilson(cell["correct"], cell["n"])
-            row = {
-                "model": model,
-                "on": on,
-                "n": cell["n"],
-                "accuracy": 100 * cell["correct"] / cell["n"],
-                "accuracy_ci95": [low, high],
-                "loss": cell["loss"],
-            }
-            rows.append(
-                row
-                | ({"threat": threat} if threat else {})
-                | ({"linf_max": cell["linf_max"]} if "linf_max" in cell else {})
-            )
-    tables = [
-        Table(
-            ("model", "on", "n", "accuracy %", "95 % interval", "loss"),
-            [
-                (
-                    name,
-                    row["on"],
-                    str(row["n"]),
-                    f"{row['accuracy']:.2f}",
-                    "[{:.2f}, {:.2f}]".format(*row["accuracy_ci95"]),
-                    f"{row['loss']:.4f}",
-                )
-                for name, row in zip(shown, rows, strict=True)
-            ],
-            right=("n", "accuracy %", "95 % interval", "loss"),
-            note=_note(record),
-        )
-    ]
-    if len(record["models"]) > 1 and len(record["columns"]) > 2:
-        tables.append(matrix(record))
-    return Result(
-        data={
-            "rows": rows,
-            "evaluation": record["name"],
-            "path": str(path),
-            "cached": cached,
-            "dataset": record["dataset"],
-        },
-        refs=[record["name"]],
-        blocks=list(tables),
-        hint=f"as a picture: advmix visualize matrix {record['name']}"
-        if len(record["columns"]) > 1
-        else f"attack it: advmix attack {record['models'][0]}",
-    )
-
-
-def _note(record: dict[str, Any]) -> str:
-    """The threats in full, under the table: a robust accuracy is never named without its threat."""
-    lines = []
-    for on, threat, source in zip(record["columns"], record["threats"], record["sources"], strict=True):
-        if threat:
-            against = "white-box" if source == "itself" else f"made against {source_label(record, source)}"
-            lines.append(f"{on}: {Threat.from_dict(threat)}, {against}")
-    for model, lineage in zip(shown_models(record), record["lineage"], strict=True):
-        if "trained_against" in lineage:
-            lines.append(f"{model}: trained against {Threat.from_dict(lineage['trained_against'])}")
-    alone = [on for on, joint in zip(record["columns"], record["joint"], strict=True) if not joint]
-    if len(alone) + 1 < len(record["columns"]):
-        rule = "attacked rows count an image only if it is right clean and attacked"
-        lines.append(f"{rule}{', but for ' + ', '.join(alone) if alone else ''}; such a figure is an upper bound")
-    for on in alone:
-        lines.append(f"{on}: right on the attacked images alone, the clean ones are not known")
-    return "\n".join(lines)
-
-
-def source_label(record: dict[str, Any], source: str) -> str:
-    """What the evaluation calls the model of that name: its alias if it is among the models, else the name."""
-    for label, lineage in zip(record["models"], record["lineage"], strict=True):
-        if lineage["name"] == source:
-            return str(label)
-    return source
-
-
-def shown_models(record: dict[str, Any]) -> list[str]:
-    """The models as tables and pictures call them: one trained against the as-run attack says so."""
-    shown = []
-    for label, lineage in zip(record["models"], record["lineage"], strict=True):
-        as_run = lineage.get("trained_against", {}).get("variant") == "as-run"
-        shown.append(f"{label} (as-run)" if as_run and "as-run" not in label else label)
-    return shown
-
-
-def matrix(record: dict[str, Any]) -> Table:
-    """The accuracies of an evaluation, models down, columns across."""
-    return Table(
-        ("model", *record["columns"]),
-        [
-            (model, *(f"{100 * cell['correct'] / cell['n']:.2f}" for cell in cells))
-            for model, cells in zip(shown_models(record), record["grid"], strict=True)
-        ],
-        title="accuracy %",
-        right=tuple(record["columns"]),
-    )
