@@ -73,11 +73,10 @@ def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
         raise UsageError(
             f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
         )
+    named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
+    ref = lineage.get("path") or (named or [lineage["name"]])[0]
     try:
-        if "path" in lineage:
-            return resolve_model(session, f"{lineage['path']}@{lineage['weights']}")
-        named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
-        model = resolve_model(session, f"{(named or [lineage['name']])[0]}@{lineage['weights']}")
+        model = resolve_model(session, f"{ref}@{lineage['weights']}")
     except NotFoundError:
         model = None
     if model is None or model.digest != lineage["digest"]:
@@ -249,7 +248,7 @@ def _cells(
     cells = [_cell(clean.correct, clean.loss)]
     for x_adv, labels, ours in caches:
         scored = score(x_adv.to(device), labels.to(device))
-        right = scored.correct & clean.correct[: len(labels)] if ours and len(labels) <= len(images) else scored.correct
+        right = scored.correct & clean.correct[: len(labels)] if ours else scored.correct
         cells.append(_cell(right, scored.loss))
     for threat in settings.threats:
         attacked = attacks.attack_set(
