@@ -17,11 +17,10 @@ advmix info --json > "$results/info.json"
 ADVMIX_TEST_DEVICE=$ADVMIX_DEVICE python3 -m pytest -k "not fast and not help" -p no:cacheprovider 2>&1 | tee "$results/tests.txt" | tail -3
 
 timed() { # name, command...: seconds and the command's own JSON
-  local name=$1 began
+  local name=$1 began=$SECONDS
   shift
-  began=$(date +%s.%N)
   "$@" --json > "$results/$name.json"
-  echo "$name $(echo "$(date +%s.%N) - $began" | bc) s" | tee -a "$results/seconds.txt"
+  echo "$name $((SECONDS - began)) s" | tee -a "$results/seconds.txt"
 }
 size=(${LIMIT:+--limit "$LIMIT"})
 timed mnist-train advmix train --dataset mnist "${size[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-mnist
