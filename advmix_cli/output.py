@@ -9,16 +9,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from advmix_cli.config import SCHEMA
 from advmix_cli.errors import AdvmixError
 from advmix_cli.results import Facts, Result, Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PLAIN_WIDTH = 10_000
 _PLAIN_EVERY_S = 10.0
@@ -147,6 +149,8 @@ class Output:
         if self.quiet or not self._err.is_terminal:
             yield _Lines(self, what, total, unit)
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

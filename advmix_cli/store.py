@@ -18,9 +18,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-import platformdirs
-
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError, nearest
 
 SUFFIXES = {
@@ -45,7 +42,11 @@ _RESERVED = ("latest", "untrained")
 def default_root() -> Path:
     """`$ADVMIX_HOME`, else the user's data folder."""
     home = os.environ.get("ADVMIX_HOME", "").strip()
-    return Path(home).expanduser().absolute() if home else platformdirs.user_data_path("advmix", appauthor=False)
+    if home:
+        return Path(home).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_data_path("advmix", appauthor=False)
 
 
 class Store:
@@ -115,6 +116,8 @@ class Store:
         The file stays: removing it while others wait would give two of them the lock. A killed holder
         frees it at once.
         """
+        import filelock  # slow to import, and help and answers from the store need no lock
+
         path = self.root / "locks" / f"{name}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

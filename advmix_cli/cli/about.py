@@ -17,7 +17,7 @@ data_app.callback(invoke_without_command=True)(show_help)
 def list_presets(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[PRESET]", help="default, report or as-run.", show_default="all")
+        str | None, typer.Argument(metavar="PRESET", help="default, report or as-run.", show_default="all")
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -44,7 +44,7 @@ def info(
 _Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[DATASET]...",
+        metavar="DATASET",
         help="Data sets.",
         show_default="all",
         autocompletion=lambda: list(data.DATASETS),

@@ -75,15 +75,13 @@ def _learning_rate(table: presets.Table) -> Any:
 
 def _steps(table: presets.Table) -> Any:
     shown = _defaults(table, "steps")
-    return typer.Option("--steps", help="Iterations of the attack.", show_default=shown, rich_help_panel="Threat")
+    return typer.Option("--steps", help="Iterations of the attack.", show_default=shown)
 
 
 _MODELS = ("checkpoints",)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.", rich_help_panel="Output")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print only references, one a line.", rich_help_panel="Output")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only references, one a line.")]
 Name = Annotated[
     str | None, typer.Option("--name", help="An alias for what is made.", show_default=False, callback=_alias)
 ]
@@ -95,7 +93,6 @@ Device = Annotated[
         envvar="ADVMIX_DEVICE",
         help="auto, cpu, cuda, cuda:N or mps.",
         autocompletion=_complete("auto", "cpu", "cuda", "mps"),
-        rich_help_panel="Machine",
     ),
 ]
 Threads = Annotated[
@@ -105,14 +102,13 @@ Threads = Annotated[
         min=1,
         help="CPU threads.",
         show_default="the cores this process may use",
-        rich_help_panel="Machine",
     ),
 ]
 
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="Path, name, prefix, alias, latest, or - for standard input; @best or @last.",
         autocompletion=_complete_refs(*_MODELS),
     ),
@@ -120,18 +116,18 @@ ModelArgument = Annotated[
 ModelArguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL]...",
+        metavar="MODEL",
         help="Paths, names, prefixes, aliases, latest, or - for one a line on standard input; @best or @last.",
         show_default="latest",
         autocompletion=_complete_refs(*_MODELS),
     ),
 ]
 SamplesArgument = Annotated[
-    str, typer.Argument(metavar="[SAMPLES]", help="A sample cache.", autocompletion=_complete_refs("samples"))
+    str, typer.Argument(metavar="SAMPLES", help="A sample cache.", autocompletion=_complete_refs("samples"))
 ]
 EvaluationArgument = Annotated[
     str,
-    typer.Argument(metavar="[EVALUATION]", help="An evaluation.", autocompletion=_complete_refs("evaluations")),
+    typer.Argument(metavar="EVALUATION", help="An evaluation.", autocompletion=_complete_refs("evaluations")),
 ]
 SamplesOption = Annotated[
     list[str] | None,
@@ -153,7 +149,7 @@ AnyArgument = Annotated[
 AnyArguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[REF]...",
+        metavar="REF",
         help="Any artifacts.",
         show_default=False,
         autocompletion=_complete_refs("checkpoints", "samples", "evaluations", "figures"),
@@ -258,17 +254,15 @@ Policy = Annotated[
         autocompletion=_complete(*POLICIES),
     ),
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Say how the time of each epoch divides.", rich_help_panel="Output")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the time of each epoch divides.")]
 
 Norm = Annotated[
     str,
-    typer.Option("--norm", help="linf or l2.", autocompletion=_complete(*NORMS), rich_help_panel="Threat"),
+    typer.Option("--norm", help="linf or l2.", autocompletion=_complete(*NORMS)),
 ]
 Attack = Annotated[
     str,
-    typer.Option("--attack", help="pgd or fgsm.", autocompletion=_complete(*ATTACKS), rich_help_panel="Threat"),
+    typer.Option("--attack", help="pgd or fgsm.", autocompletion=_complete(*ATTACKS)),
 ]
 Attacks = Annotated[
     list[str] | None,
@@ -277,7 +271,6 @@ Attacks = Annotated[
         help="Attack each model itself, with pgd or fgsm; may be given several times.",
         autocompletion=_complete(*ATTACKS),
         show_default=False,
-        rich_help_panel="Threat",
     ),
 ]
 Eps = Annotated[
@@ -288,7 +281,6 @@ Eps = Annotated[
         metavar="NUMBER",
         help="The budget in pixel units, e.g. 0.3 or 8/255.",
         show_default=_eps_defaults(),
-        rich_help_panel="Threat",
     ),
 ]
 Alpha = Annotated[
@@ -299,7 +291,6 @@ Alpha = Annotated[
         metavar="NUMBER",
         help="The step size.",
         show_default="2.5 eps / steps",
-        rich_help_panel="Threat",
     ),
 ]
 Steps = Annotated[int | None, _steps(presets.ATTACK)]
@@ -310,7 +301,6 @@ Restarts = Annotated[
         "--restarts",
         help="Tries, of which the worst counts for each image.",
         show_default="1",
-        rich_help_panel="Threat",
     ),
 ]
 RandomStart = Annotated[
@@ -319,7 +309,6 @@ RandomStart = Annotated[
         "--random-start/--no-random-start",
         help="Begin at a random point of the ball.",
         show_default="random-start",
-        rich_help_panel="Threat",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]

@@ -40,7 +40,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]",
+            metavar="KIND",
             help=", ".join(shelf.KINDS) + ".",
             show_default="all",
             autocompletion=lambda: list(shelf.KINDS),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import importlib.metadata
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,10 +166,12 @@ def fingerprint(name: str, root: Path, *, download: bool = True) -> str:
 
 def stamp(name: str, root: Path) -> dict[str, Any]:
     """What the fingerprint may depend on and can be read off in no time: it is computed anew when this changes."""
+    from importlib.metadata import version  # slow to import, and most commands need none
+
     entry = info(name)
     if not entry.files:
-        return {"pillow": importlib.metadata.version("pillow"), "numpy": importlib.metadata.version("numpy")}
-    found: dict[str, Any] = {"torchvision": importlib.metadata.version("torchvision")}
+        return {"pillow": version("pillow"), "numpy": version("numpy")}
+    found: dict[str, Any] = {"torchvision": version("torchvision")}
     for file in entry.files:
         try:
             status = (root / file).stat()
