@@ -23,7 +23,27 @@ LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "steps", "one-cycle")
 PRECISIONS = ("float32", "bf16")
-ATTACKS = ("pgd", "fgsm")
+ATTACKS: dict[str, tuple[str, ...]] = {
+    "pgd": ("alpha", "steps", "restarts", "random_start", "loss", "targets", "early_stop"),
+    "fgsm": (),
+    "apgd-ce": ("steps", "restarts"),
+    "apgd-dlr": ("steps", "restarts"),
+    "apgd-t": ("steps", "restarts", "targets"),
+    "fab-t": ("steps", "targets"),
+    "square": ("queries", "restarts"),
+    "autoattack": (),
+}
+"""Every attack, with the options that mean something to it beside norm and eps."""
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "apgd-ce": {"steps": 100, "early_stop": True},
+    "apgd-dlr": {"steps": 100, "loss": "dlr", "early_stop": True},
+    "apgd-t": {"steps": 100, "loss": "dlr", "targets": 9, "early_stop": True},
+    "fab-t": {"steps": 100, "loss": "cw", "targets": 9, "random_start": False, "early_stop": True},
+    "square": {"steps": 5000, "loss": "cw", "early_stop": True},
+    "autoattack": {"steps": 100, "early_stop": True},
+}
+"""What the attacks of the standard ensemble are in their authors' setting, the same for every data set."""
+ATTACK_LOSSES = ("ce", "dlr", "cw")
 NORMS = ("linf", "l2")
 VARIANTS = ("standard", "as-run")
 SPLITS = ("test", "train")
@@ -111,24 +131,31 @@ class _Settings:
 class Threat(_Settings):
     """What an attacker may do: always named together with a robust accuracy.
 
-    `eps` bounds the perturbation in pixel units ([0,1]) around the clean image, in `norm`; `alpha` is the step
-    size, `steps` the iterations, `restarts` the tries of which the worst counts for each sample. The variant
-    `as-run` is the published code's attack, whose iterates leave the ball (see `attacks.pgd_as_run`).
+    `eps` bounds the perturbation in pixel units ([0,1]) around the clean image, in `norm`; `steps` are the iterations
+    (of Square the queries), `alpha` the step size of PGD (None where the attack chooses its own), `restarts` the
+    tries of which the worst counts for each sample, `loss` what is climbed. With `targets` each try drives to
+    one of that many likeliest wrong classes in turn. With `early_stop` PGD leaves a sample as soon as an iterate
+    is misclassified, as all the later attacks do. `autoattack` is an ensemble, see `parts`. The variant
+    `as-run` is the published code's attack, whose iterates leave the ball (see `attacks.pgd.pgd_as_run`).
     """
 
     attack: str = "pgd"
     norm: str = "linf"
     eps: float = 0.3
-    alpha: float = 0.01
+    alpha: float | None = None
     steps: int = 40
     restarts: int = 1
     random_start: bool = True
     variant: str = "standard"
+    loss: str = "ce"
+    targets: int = 0
+    early_stop: bool = False
 
     def __post_init__(self) -> None:
         known_name(self.attack, ATTACKS, "attack")
         known_name(self.norm, NORMS, "norm")
         known_name(self.variant, VARIANTS, "variant")
+        known_name(self.loss, ATTACK_LOSSES, "loss")
         _require(
             math.isfinite(self.eps) and self.eps >= 0,
             f"--eps must be a finite number of at least 0, not {self.eps}",
@@ -140,26 +167,55 @@ class Threat(_Settings):
             f"did you mean {number(self.eps)}/255?" if self.eps <= 255 else "try 0.3 or 8/255",
         )
         _positive(self, "alpha", "restarts")
-        _require(self.steps >= 1, f"--steps must be at least 1, not {self.steps}", "try --steps 40")
+        _require(self.steps >= 1, f"--steps and --queries must be at least 1, not {self.steps}", "try --steps 40")
+        _require(self.targets >= 0, f"--targets must be at least 0, not {self.targets}", "try --targets 9")
         _require(
             self.restarts == 1 or self.random_start,
             "every restart from the clean image gives the same result",
             "leave out --restarts or --no-random-start",
         )
         _require(
-            self.variant == "standard" or (self.norm == "linf" and self.attack == "pgd"),
+            self.variant == "standard" or (self.norm == "linf" and self.attack == "pgd" and self._plain),
             "the as-run variant exists for pgd and linf alone",
-            "leave --preset as-run out, or leave out --norm and --attack",
+            "leave --preset as-run out, or leave out --norm, --attack, --loss and --targets",
         )
+
+    @property
+    def _plain(self) -> bool:
+        return self.loss == "ce" and not self.targets
+
+    @property
+    def tries(self) -> int:
+        """How often each sample is attacked unless it falls before."""
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def parts(self) -> tuple[Threat, ...]:
+        """The attacks of an ensemble in their order, each for what the ones before left standing; else this one alone.
+
+        `autoattack` is the standard ensemble of Croce and Hein 2020 with its published settings.
+        """
+        if self.attack != "autoattack":
+            return (self,)
+        standard = ("apgd-ce", "apgd-t", "fab-t", "square")
+        return tuple(Threat(attack=name, norm=self.norm, eps=self.eps, **PUBLISHED[name]) for name in standard)
+
+    @property
+    def step_size(self) -> float:
+        """alpha, or where none is set 2.5 eps / steps; with eps 0 any step is projected back to the clean image."""
+        return self.alpha if self.alpha is not None else 2.5 * self.eps / self.steps or 1.0
 
     @property
     def label(self) -> str:
         """A short name for tables and file names, e.g. `pgd-0.3-40` or `pgd-l2-0.5-20-as-run`."""
         parts = [self.attack]
+        if self.attack == "pgd":
+            parts += [self.loss] if self.loss != "ce" else []
+            parts += [f"t{self.targets}"] if self.targets else []
         if self.norm != "linf":
             parts.append(self.norm)
         parts.append(number(self.eps).replace("/", "_"))
-        if self.attack != "fgsm":
+        if self.attack not in ("fgsm", "autoattack"):
             parts.append(str(self.steps))
         if self.restarts > 1:
             parts.append(f"x{self.restarts}")
@@ -168,13 +224,25 @@ class Threat(_Settings):
         return "-".join(parts)
 
     def __str__(self) -> str:
-        text = f"{self.attack.upper()} {self.norm} eps {number(self.eps)}"
-        if self.attack != "fgsm":
+        text = f"{_TITLES.get(self.attack, self.attack.upper())} {self.norm} eps {number(self.eps)}"
+        if self.attack == "autoattack":
+            return text + ", standard: APGD-CE, APGD-T, FAB-T and Square in turn"
+        if self.attack == "pgd":
+            loss = "" if self.loss == "ce" else f" of the {self.loss} loss"
             start = "random start" if self.random_start else "no random start"
-            text += f", alpha {number(self.alpha)}, {self.steps} steps, {start}"
+            text += f", alpha {number(self.step_size)}, {self.steps} steps{loss}, {start}"
+        elif self.attack != "fgsm":
+            text += f", {self.steps} {'queries' if self.attack == 'square' else 'steps'}"
+        if self.targets:
+            text += f" for each of {self.targets} targets"
         if self.restarts > 1:
             text += f", {self.restarts} restarts"
+        if self.attack == "pgd" and self.early_stop:
+            text += ", until won"
         return text + (" (as-run variant)" if self.variant != "standard" else "")
+
+
+_TITLES = {"autoattack": "AutoAttack", "square": "Square"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,16 +271,15 @@ class Adversary(_Settings):
         if progress >= self.ramp:
             return self.threat
         strength = progress / self.ramp
-        return dataclasses.replace(
-            self.threat, eps=self.threat.eps * strength, alpha=self.threat.alpha * strength or self.threat.alpha
-        )
+        alpha = self.threat.step_size
+        return dataclasses.replace(self.threat, eps=self.threat.eps * strength, alpha=alpha * strength or alpha)
 
     @property
     def check(self) -> Threat:
         """The short attack on validation and test images: the threat's ball, fewer steps, always the correct attack."""
         steps = min(self.checks, self.threat.steps)
-        alpha = max(self.threat.alpha, 2.5 * self.threat.eps / steps)
-        return dataclasses.replace(self.threat, steps=steps, alpha=alpha, variant="standard")
+        alpha = max(self.threat.step_size, 2.5 * self.threat.eps / steps)
+        return dataclasses.replace(self.threat, steps=steps, alpha=alpha, variant="standard", early_stop=True)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advmix_cli.config import ATTACKS, NORMS, Adversary, Threat, TrainSettings
+from advmix_cli.config import ATTACKS, NORMS, PUBLISHED, Adversary, Threat, TrainSettings
 from advmix_cli.errors import UsageError, known_name
 
 PRESETS = ("default", "report", "as-run")
@@ -106,10 +106,6 @@ ATTACK: Table = {
 """Attacks: preset -> data set -> settings. alpha is 2.5 eps / steps where nothing else is said."""
 
 
-FGSM_TAKES_NOT = ("alpha", "steps", "restarts", "random_start")
-"""The options of an attack that mean nothing for one step from the clean image."""
-
-
 def _recipe(table: Table, preset: str, dataset: str) -> dict[str, Any]:
     known_name(preset, table, "preset")
     if dataset not in table[preset]:
@@ -145,10 +141,31 @@ def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> T
 
 
 def threats(preset: str, dataset: str, attacks: Sequence[str], **options: Any) -> tuple[Threat, ...]:
-    """A threat for each of `attacks`; beside pgd, fgsm takes of the options what applies to it."""
-    mixed = "pgd" in attacks
-    fgsm = {name: value for name, value in options.items() if not (mixed and name in FGSM_TAKES_NOT)}
-    return tuple(threat(preset, dataset, attack=each, **(fgsm if each == "fgsm" else options)) for each in attacks)
+    """A threat for each of `attacks`, which takes of the options what applies to it; each must apply to one of them."""
+    for attack in attacks:
+        known_name(attack, ATTACKS, "attack")
+    taken = {name for attack in attacks for name in ("norm", "eps", "early_stop", *ATTACKS[attack])}
+    for name in _given(options):
+        if attacks and name not in taken:
+            raise _does_not_apply(name, attacks)
+    return tuple(
+        threat(
+            preset,
+            dataset,
+            attack=attack,
+            **{name: value for name, value in options.items() if name in ("norm", "eps", *ATTACKS[attack])},
+        )
+        for attack in attacks
+    )
+
+
+def _does_not_apply(name: str, attacks: Sequence[str]) -> UsageError:
+    why = "fgsm is one step of size eps: " if list(attacks) == ["fgsm"] else ""
+    takes = [attack for attack, options in ATTACKS.items() if name in options]
+    return UsageError(
+        f"{why}--{name.replace('_', '-')} does not apply to {', '.join(attacks)}",
+        f"it goes with --attack {' or '.join(takes)}",
+    )
 
 
 def _default_alpha(values: dict[str, Any]) -> None:
@@ -170,20 +187,27 @@ def threat(preset: str, dataset: str, **options: Any) -> Threat:
     """The threat: what `options` give (None: not given), else what the preset says for the data set."""
     known_name(preset, PRESETS, "preset")
     given = _given(options)
-    attack = known_name(given.get("attack", "pgd"), ATTACKS, "attack")
-    norm = known_name(given.get("norm", "linf"), NORMS, "norm")
+    attack = known_name(given.pop("attack", "pgd"), ATTACKS, "attack")
+    norm = known_name(given.pop("norm", "linf"), NORMS, "norm")
+    if attack == "fgsm" and given.get("random_start") is False:
+        del given["random_start"]  # it has none
+    if attack in PUBLISHED:
+        given.pop("early_stop", None)  # they all do
+    for name in given:
+        if name not in ("eps", *ATTACKS[attack]):
+            raise _does_not_apply(name, [attack])
     values: dict[str, Any] = {"attack": attack, "norm": norm, "eps": _EPS[dataset][norm]}
-    if attack == "fgsm":
-        given = {name: value for name, value in given.items() if (name, value) != ("random_start", False)}
-        for name in FGSM_TAKES_NOT:
-            if name in given:
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"fgsm is one step of size eps: {option} does not apply", "use --attack pgd")
-        if "variant" in _recipe(ATTACK, preset, dataset):
-            raise UsageError(f"the preset {preset} is a pgd attack, not fgsm", "leave --preset or --attack out")
+    recipe = _recipe(ATTACK, preset, dataset)
+    if attack != "pgd":
+        if "variant" in recipe:
+            raise UsageError(f"the preset {preset} is a pgd attack, not {attack}", "leave --preset or --attack out")
+        if "queries" in given:
+            given["steps"] = given.pop("queries")
         values |= given
-        return Threat(**(values | {"alpha": values["eps"] or 1.0, "steps": 1, "random_start": False}))
-    values |= _recipe(ATTACK, preset, dataset) | given
+        if attack == "fgsm":
+            return Threat(**(values | {"alpha": values["eps"] or 1.0, "steps": 1, "random_start": False}))
+        return Threat(**(PUBLISHED[attack] | values))
+    values |= recipe | given
     if norm == "l2" and "alpha" not in given:
         values.pop("alpha", None)  # the presets' step sizes are meant for linf
     _default_alpha(values)

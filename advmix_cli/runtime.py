@@ -1,17 +1,25 @@
-"""Device, threads, precision, and generators made from one seed."""
+"""Device, threads, precision, work side by side, and generators made from one seed."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import ctypes
 import hashlib
 import os
 import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from advmix_cli.errors import UsageError, known_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 def device(name: str) -> torch.device:
@@ -30,6 +38,7 @@ def device(name: str) -> torch.device:
 
 def configure(threads: int | None, where: torch.device) -> None:
     """Set determinism and the CPU threads: None for the cores this process may use, or what OMP_NUM_THREADS says."""
+    _keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     elif "OMP_NUM_THREADS" not in os.environ:
@@ -39,6 +48,48 @@ def configure(threads: int | None, where: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch's own default does not, in convolutions
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory: else each activation is returned to the system, and paid for again at its first use.
+
+    Elsewhere there is no such function, and nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 1 << 30)
+        mallopt(mmap_threshold, 1 << 30)
+
+
+def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device: torch.device) -> Iterator[Done]:
+    """`function` of each part, in order. On a CPU as many at once as torch has threads, each computing with one.
+
+    A small network gains nothing from a second thread within one operator, and twice the speed from a second batch
+    beside the first. A part is computed by one thread however many there are, so the bytes do not depend on them.
+    No more parts are taken ahead than there are threads: memory does not grow with their number.
+    """
+    workers = torch.get_num_threads()
+    if device.type != "cpu" or workers == 1:
+        yield from map(function, parts)
+        return
+    torch.set_num_threads(1)
+    waiting: collections.deque[Future[Done]] = collections.deque()
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for part in parts:
+                    waiting.append(pool.submit(function, part))
+                    if len(waiting) > workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(workers)
 
 
 def available_cores() -> int:

@@ -118,7 +118,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 
     with pytest.raises(NotFoundError):
         artifacts.checkpoint_record(tmp_path / "none.safetensors")
-    save_file(weights(), tmp_path / "foreign.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in weights().items()}, tmp_path / "foreign.safetensors")
     with pytest.raises(UsageError) as error:
         artifacts.checkpoint_record(tmp_path / "foreign.safetensors")
     assert "advmix import" in error.value.hint

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advmix_cli import attacks, models
+from advmix_cli.attacks.pgd import pgd_as_run
 from advmix_cli.config import Threat
 from advmix_cli.errors import AdvmixError
 
@@ -210,7 +211,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(lenet: nn.Seque
 
 def test_l2_starts_fill_the_ball() -> None:
     x = torch.full((4000, 1, 2, 2), 0.5)
-    noise = attacks._noise(x, Threat(norm="l2", eps=1.0), random()[0])
+    noise = attacks.common.starts(x, Threat(norm="l2", eps=1.0), random()[0])
     assert noise is not None
     length = noise.flatten(1).norm(dim=1)
     assert length.max() <= 1
@@ -258,7 +259,7 @@ def test_as_run_works_in_normalised_units_where_the_model_normalises() -> None:
     threat = Threat(eps=8 / 255, alpha=2 / 255, steps=7, variant="as-run")
     noise = torch.empty_like(x).uniform_(-1, 1, generator=random()[0])
     with attacks.frozen(model):
-        ours = normalize(attacks.pgd_as_run(model, x, y, threat, noise))
+        ours = normalize(pgd_as_run(model, x, y, threat, noise))
 
     # The same attack written down in the units of the published code, on the network behind the normalisation.
     behind = nn.Sequential(*list(model[0])[1:], *model[1:]).eval()

@@ -22,15 +22,28 @@ def test_models_are_sequences_of_stages(name: str, parameters: int) -> None:
     assert model(torch.rand(2, *info.shape)).shape == (2, 10)
 
 
-def test_lenet_is_convolution_relu_pool() -> None:
+def test_lenet_is_convolution_pool_relu() -> None:
     kinds = [[type(layer).__name__ for layer in stage] for stage in models.build("lenet5")]
     assert kinds == [
-        ["Conv2d", "ReLU", "MaxPool2d"],
-        ["Conv2d", "ReLU", "MaxPool2d"],
+        ["Conv2d", "MaxPool2d", "ReLU"],
+        ["Conv2d", "MaxPool2d", "ReLU"],
         ["Flatten", "Linear", "ReLU"],
         ["Linear", "ReLU"],
         ["Linear"],
     ]
+
+
+def test_pooling_before_the_relu_changes_no_bit() -> None:
+    model = models.build("lenet5", 3)
+    first, second = list(model[0]), list(model[1])
+    textbook = nn.Sequential(first[0], first[2], first[1], second[0], second[2], second[1], *model[2:])
+    x = torch.rand((8, 1, 32, 32), generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    ours, theirs = model(x), textbook(x)
+    assert torch.equal(ours, theirs)
+    y = torch.arange(8)
+    of_ours = torch.autograd.grad(nn.functional.cross_entropy(ours, y), [x, *model.parameters()])
+    of_theirs = torch.autograd.grad(nn.functional.cross_entropy(theirs, y), [x, *model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(of_ours, of_theirs, strict=True))
 
 
 def test_preactresnet_normalises_first_and_has_no_batch_norm_before_the_pool() -> None:

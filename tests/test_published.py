@@ -115,7 +115,7 @@ class TestImport:
     def test_safetensors(self, tmp_path: Path, advmix: Run) -> None:
         from safetensors.torch import save_file
 
-        save_file(models.build("lenet5", 5).state_dict(), tmp_path / "x.safetensors")
+        save_file({k: v.contiguous() for k, v in models.build("lenet5", 5).state_dict().items()}, tmp_path / "x.safetensors")
         assert advmix("import", tmp_path / "x.safetensors").code == 0
 
     def test_a_residual_network_without_its_normalisation(self, tmp_path: Path, advmix: Run) -> None:

@@ -25,6 +25,10 @@ def attack(
     steps: o.Steps = None,
     restarts: o.Restarts = None,
     random_start: o.RandomStart = None,
+    loss: o.AttackLoss = None,
+    targets: o.Targets = None,
+    queries: o.Queries = None,
+    early_stop: o.EarlyStop = False,
     untrained: Annotated[
         bool,
         typer.Option(
@@ -50,7 +54,16 @@ def attack(
     quiet: o.Quiet = False,
 ) -> None:
     """Attack a model's test images within a budget: a sample cache and the robust accuracy."""
-    given = {"eps": eps, "alpha": alpha, "steps": steps, "restarts": restarts, "random_start": random_start}
+    given = {
+        "eps": eps,
+        "alpha": alpha,
+        "steps": steps,
+        "restarts": restarts,
+        "random_start": random_start,
+        "loss": loss,
+        "targets": targets,
+        "queries": queries,
+    }
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows.attack import Untrained
@@ -77,7 +90,7 @@ def attack(
             dataset=on,
             split=split,
             limit=at_most(limit, on, split),
-            threat=presets.threat(preset, on, attack=attack, norm=norm, **given),
+            threat=presets.threat(preset, on, attack=attack, norm=norm, early_stop=early_stop or None, **given),
             batch_size=batch_size,
             seed=seed,
         )
@@ -97,6 +110,9 @@ def evaluate(
     steps: o.Steps = None,
     restarts: o.Restarts = None,
     random_start: o.RandomStart = None,
+    loss: o.AttackLoss = None,
+    targets: o.Targets = None,
+    queries: o.Queries = None,
     dataset: o.ModelDataset = None,
     split: o.EvalSplit = None,
     limit: o.Limit = None,
@@ -113,7 +129,16 @@ def evaluate(
 
     With --samples and no model, the models that the caches were made against.
     """
-    given = {"eps": eps, "alpha": alpha, "steps": steps, "restarts": restarts, "random_start": random_start}
+    given = {
+        "eps": eps,
+        "alpha": alpha,
+        "steps": steps,
+        "restarts": restarts,
+        "random_start": random_start,
+        "loss": loss,
+        "targets": targets,
+        "queries": queries,
+    }
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows import evaluate as workflow
@@ -138,7 +163,7 @@ def evaluate(
             dataset=on,
             split=part,
             limit=at_most(limit, on, part),
-            threats=presets.threats(preset, on, attack or [], norm=norm, **given),
+            threats=presets.threats(preset, on, attack or [], norm=norm, early_stop=preset != "as-run", **given),
             batch_size=batch_size,
             seed=seed,
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from advmix_cli import presets
-from advmix_cli.config import ATTACKS, MIXES, NORMS, POLICIES, PRECISIONS, SPLITS, fraction, number
+from advmix_cli.config import ATTACK_LOSSES, ATTACKS, MIXES, NORMS, POLICIES, PRECISIONS, SPLITS, fraction, number
 from advmix_cli.data import DATASETS
 from advmix_cli.models import ARCHITECTURES
 from advmix_cli.store import Store, check_alias
@@ -262,13 +262,13 @@ Norm = Annotated[
 ]
 Attack = Annotated[
     str,
-    typer.Option("--attack", help="pgd or fgsm.", autocompletion=_complete(*ATTACKS)),
+    typer.Option("--attack", help=f"{', '.join(ATTACKS)}.", autocompletion=_complete(*ATTACKS)),
 ]
 Attacks = Annotated[
     list[str] | None,
     typer.Option(
         "--attack",
-        help="Attack each model itself, with pgd or fgsm; may be given several times.",
+        help=f"Attack each model itself, with {', '.join(ATTACKS)}; may be given several times, the worst case counts.",
         autocompletion=_complete(*ATTACKS),
         show_default=False,
     ),
@@ -294,6 +294,29 @@ Alpha = Annotated[
     ),
 ]
 Steps = Annotated[int | None, _steps(presets.ATTACK)]
+AttackLoss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        help="What pgd climbs: ce, dlr or cw (the margin).",
+        show_default="ce",
+        autocompletion=_complete(*ATTACK_LOSSES),
+    ),
+]
+Targets = Annotated[
+    int | None,
+    typer.Option(
+        "--targets",
+        metavar="K",
+        help="Drive to each of the K likeliest wrong classes in turn.",
+        show_default="pgd 0: any wrong class; apgd-t, fab-t 9",
+    ),
+]
+Queries = Annotated[int | None, typer.Option("--queries", help="How often square may ask.", show_default="5000")]
+EarlyStop = Annotated[
+    bool,
+    typer.Option("--early-stop", help="Let pgd leave an image at its first success, which eval always does."),
+]
 TrainSteps = Annotated[int | None, _steps(presets.ADVTRAIN)]
 Restarts = Annotated[
     int | None,

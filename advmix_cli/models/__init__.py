@@ -59,14 +59,17 @@ def info(name: str) -> ArchInfo:
 
 
 def build(name: str, seed: int = 0) -> nn.Sequential:
-    """A fresh model on the CPU in eval mode, its parameters drawn from `seed`; the global generator is left alone."""
+    """A fresh model on the CPU in eval mode, its parameters drawn from `seed`; the global generator is left alone.
+
+    Its convolutions compute channels-last, which is up to twice as fast, on CPUs too; images may come in either layout.
+    """
     import torch
 
     module, _, function = info(name).source.partition(":")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Sequential = getattr(importlib.import_module(module), function)()
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def check_fit(arch: str, dataset: str, shape: tuple[int, int, int]) -> None:

@@ -133,10 +133,14 @@ def _train(
     metrics = _metrics(trained.history, trained.best_epoch, settings)
     if settings.adversary is not None:
         with session.report.progress("attacking the test images", 2, "models") as progress:
-            for prefix, weights in (("", trained.best), ("last_", trained.last)):
-                model.load_state_dict(weights)
-                metrics[f"{prefix}test_robust_accuracy"] = training.robust_accuracy(model, splits.test, settings)
-                progress(1)
+            robust = training.robust_accuracy(model, splits.test, settings)
+            metrics["last_test_robust_accuracy"] = robust
+            progress(1)
+            if trained.best_epoch != settings.epochs:
+                model.load_state_dict(trained.best)
+                robust = training.robust_accuracy(model, splits.test, settings)
+            metrics["test_robust_accuracy"] = robust
+            progress(1)
         metrics["test_threat"] = settings.adversary.check.to_dict()
     history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history).encode()
     record = {

@@ -48,7 +48,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
         threat = Threat.from_dict(record["threat"])
         fresh = build(Untrained(model.arch, record["seed"]), device)
         random = attacks.generators(device, record["seed"], threat)
-        against_fresh, _ = attacks.attack(fresh, clean, y, threat, random)
+        against_fresh, _ = attacks.attack(fresh, clean, y, threat, random, record["seed"])
         net = load_model(model, device)
         names = images.info.classes
 

@@ -1,0 +1,119 @@
+"""PGD and FGSM in pixel space, around the clean image; and PGD as the report's published code ran it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from advmix_cli.attacks.common import Loss, Standing, gradient, lengths, objective
+from advmix_cli.config import Threat
+from advmix_cli.models.preactresnet import Normalize
+
+
+def pgd(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    noise: torch.Tensor | None = None,
+    target: torch.Tensor | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Projected gradient ascent on the threat's loss, in the eps-ball around x and in [0,1]; with one step FGSM.
+
+    x (N,C,H,W) in [0,1], y (N,), noise in the unit ball or None for a start at x, target (N,) or None for any wrong
+    class. The loss is summed, so that a sample's gradient does not depend on its batch. The model must be frozen.
+    Source: Madry et al. 2018 and, for FGSM, Goodfellow et al. 2015.
+    """
+    start = x.clone() if noise is None else (x + noise * threat.eps).clamp_(0, 1)
+    step = _Step(threat, threat.eps, threat.step_size, 0.0, 1.0)
+    if threat.early_stop:
+        return _until_won(model, start, y, threat, x, target, step)
+    loss, x_adv = objective(threat.loss, y, target), start
+    for _ in range(threat.steps):
+        x_adv, _ = step(model, x_adv, x, loss)
+    return x_adv
+
+
+def pgd_as_run(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    noise: torch.Tensor | None = None,
+    target: torch.Tensor | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    """The attack that the report's published code ran; its numbers are only ever shown with its name, as-run.
+
+    It starts at the clean image but projects into the ball around a jittered copy, so that an iterate can be up
+    to 2 eps away from x. Where the model normalises its input, it works and clips to [0,1] in normalised units:
+    there a pixel keeps to [mean, mean + std] of its channel, and eps and alpha count in std.
+    """
+    eps: float | torch.Tensor = threat.eps
+    alpha: float | torch.Tensor = threat.step_size
+    low: float | torch.Tensor = 0.0
+    high: float | torch.Tensor = 1.0
+    normalize = next((module for module in model.modules() if isinstance(module, Normalize)), None)
+    if normalize is not None:
+        eps, alpha = eps * normalize.std, alpha * normalize.std
+        low, high = normalize.mean, normalize.mean + normalize.std
+    centre = x if noise is None else _clamp_(x + noise * eps, low, high)
+    step, loss, x_adv = _Step(threat, eps, alpha, low, high), objective("ce", y, None), x.clone()
+    for _ in range(threat.steps):
+        x_adv, _ = step(model, x_adv, centre, loss)
+    return x_adv
+
+
+def _clamp_(x: torch.Tensor, low: float | torch.Tensor, high: float | torch.Tensor) -> torch.Tensor:
+    return x.clamp_(low, high)  # type: ignore[arg-type]
+
+
+class _Step:
+    """One step of ascent and its projection; the order of operations is foolbox's, to the bit."""
+
+    def __init__(
+        self,
+        threat: Threat,
+        eps: float | torch.Tensor,
+        alpha: float | torch.Tensor,
+        low: float | torch.Tensor,
+        high: float | torch.Tensor,
+    ) -> None:
+        self.norm, self.eps, self.alpha, self.low, self.high = threat.norm, eps, alpha, low, high
+
+    def __call__(
+        self, model: nn.Module, x_adv: torch.Tensor, centre: torch.Tensor, loss: Loss
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the next iterate, the logits at this one, which it leaves as it is)."""
+        slope, _, logits = gradient(model, x_adv, loss)
+        if self.norm == "linf":
+            moved = slope.sign_().mul_(self.alpha).add_(x_adv).sub_(centre)
+            moved = _clamp_(moved, -self.eps, self.eps)
+        else:
+            moved = slope.mul_(1 / lengths(slope)).mul_(self.alpha).add_(x_adv).sub_(centre)
+            moved.mul_((self.eps / lengths(moved)).clamp_(max=1))
+        return _clamp_(moved.add_(centre), self.low, self.high), logits
+
+
+def _until_won(
+    model: nn.Module,
+    x_adv: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    centre: torch.Tensor,
+    target: torch.Tensor | None,
+    step: _Step,
+) -> torch.Tensor:
+    """The same steps, of which each sample takes as many as it needs."""
+    standing = Standing(x_adv)
+    for done in range(1, threat.steps + 1):
+        moved, logits = step(model, x_adv, centre, objective(threat.loss, y, target))
+        standing.mark(logits.argmax(1) != y, x_adv)
+        x_adv, keep = moved, standing.shrink(done)
+        if keep is not None:
+            x_adv, y, centre = x_adv[keep], y[keep], centre[keep]
+            target = None if target is None else target[keep]
+            if not len(x_adv):
+                break
+    return standing.finish(x_adv)
