@@ -30,6 +30,8 @@ UNKEYED: tuple[str, ...] = ()
 
 
 def other(name: str, value: Any) -> Any:
+    if name == "loss" and value == "ce":
+        return "cw"
     if name in OTHERS:
         return OTHERS[name]
     if isinstance(value, bool):
