@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -119,21 +121,44 @@ def craft(
 class AttackedSet:
     """What attacking a whole set gave: `x_adv` float32 (N,C,H,W) on the CPU, and (N,) flags on the CPU.
 
-    `clean_correct` is right before the attack, `robust` right before it and after it.
+    `clean_correct` is right before the attack, `robust` right before it and after it. `stages` says after each
+    part of the threat how many were still robust.
     """
 
     x_adv: torch.Tensor
     clean_correct: torch.Tensor
     robust: torch.Tensor
     linf_max: float
+    stages: tuple[tuple[str, int], ...]
+
+
+State = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    part: slice
+    index: torch.Tensor  # (n,) where its samples are in the set
     x: torch.Tensor
     y: torch.Tensor
-    noises: list[torch.Tensor | None]
+    noises: list[torch.Tensor | None]  # one for each try
+
+    def plus(self, other: _Batch) -> _Batch:
+        """Both, one after the other."""
+        return _Batch(
+            torch.cat([self.index, other.index]),
+            torch.cat([self.x, other.x]),
+            torch.cat([self.y, other.y]),
+            [
+                None if a is None or b is None else torch.cat([a, b])
+                for a, b in zip(self.noises, other.noises, strict=True)
+            ],
+        )
+
+    def take(self, chosen: slice | torch.Tensor) -> _Batch:
+        """Some of its samples."""
+        where = chosen if isinstance(chosen, slice) else chosen.cpu()
+        noises = [None if noise is None else noise[chosen] for noise in self.noises]
+        return _Batch(self.index[where], self.x[chosen], self.y[chosen], noises)
 
 
 def attack_set(
@@ -144,39 +169,103 @@ def attack_set(
     *,
     batch_size: int,
     seed: int,
+    state: State | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
+    on_stage: Callable[[str, int], None] = lambda part, standing: None,
+    on_state: Callable[[Callable[[], State]], None] = lambda make: None,
 ) -> AttackedSet:
-    """Attack a set, pixels uint8 (N,C,H,W) and labels (N,) on the model's device, batch by batch.
+    """Attack a set, pixels (N,C,H,W), uint8 or float in [0,1], and labels (N,) on the model's device, in batches.
 
-    On a CPU the batches are attacked side by side, one a thread. A threat that stops early leaves images alone that
-    are wrong before the attack. `on_batch` is called with the number of images done. Raises as `attack` does.
+    On a CPU the batches are attacked side by side, one a thread. Each part of an ensemble attacks what the ones before
+    left standing; a threat that stops early leaves images alone that are wrong before the attack. A sample's random
+    numbers are its own: no result depends on which others stand, nor, but for rounding, on the batch size.
+
+    `on_batch` is called with the number of images done, which come to N for each part; `on_stage` after each part,
+    with its label and how many stand. `on_state` gets, after each batch, a function that makes a state of plain
+    tensors and values; with that `state` the same call continues, and gives the same. Raises as `attack` does.
     """
-    random = generators(x.device, seed, threat)
-    x_adv = torch.empty(x.shape, dtype=torch.float32)
-    clean, robust = torch.empty(len(x), dtype=torch.bool), torch.empty(len(x), dtype=torch.bool)
-    largest = 0.0
+    if state is None:
+        clean = _right(model, x, y, batch_size)
+        state = {
+            "part": 0,
+            "batches": 0,
+            "x_adv": to_float(x).cpu().clone(),
+            "clean": clean,
+            "robust": clean.clone(),
+            "attacked": clean.clone() if threat.parts[0].early_stop else torch.ones(len(x), dtype=torch.bool),
+            "linf_max": 0.0,
+            "stages": [],
+        }
+    now = dict(state)
+    for number, part in enumerate(threat.parts):
+        if number < now["part"]:
+            on_batch(len(x))
+            continue
+        on_batch(int((~now["attacked"]).sum()))  # they are done without an attack
+        with frozen(model):
+            for done, (batch, attacked, success, change) in enumerate(
+                side_by_side(
+                    functools.partial(_one, model, part, seed),
+                    _batches(x, y, part, now["attacked"], batch_size, seed, now["batches"], on_batch),
+                    x.device,
+                ),
+                now["batches"] + 1,
+            ):
+                if part.early_stop and len(threat.parts) > 1:  # what did not win is not worth keeping
+                    now["x_adv"][batch.index[success]] = attacked[success]
+                else:
+                    now["x_adv"][batch.index] = attacked
+                now["robust"][batch.index] &= ~success
+                now |= {"batches": done, "linf_max": max(now["linf_max"], change)}
+                on_batch(len(batch.index))
+                on_state(lambda: {**now, "stages": list(now["stages"])})
+        standing = int(now["robust"].sum())
+        now |= {"part": number + 1, "batches": 0, "attacked": now["robust"].clone()}
+        now["stages"] = [*now["stages"], [part.label, standing]]
+        on_stage(part.label, standing)
+    stages = tuple((str(label), int(standing)) for label, standing in now["stages"])
+    return AttackedSet(now["x_adv"], now["clean"], now["robust"], now["linf_max"], stages)
 
-    def batches() -> Iterator[_Batch]:
-        for begin in range(0, len(x), batch_size):
-            part = slice(begin, begin + batch_size)
-            pixels = to_float(x[part])
-            yield _Batch(part, pixels, y[part], [starts(pixels, threat, each) for each in random])
 
-    def one(batch: _Batch) -> tuple[_Batch, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        pixels, labels = batch.x, batch.y
-        right = ~outcome(model, pixels, labels)[1]
-        if threat.early_stop and not bool(right.all()):
-            attacked, success = pixels.clone(), ~right
-            if bool(right.any()):
-                noises = [None if noise is None else noise[right] for noise in batch.noises]
-                attacked[right], success[right] = _attack(model, pixels[right], labels[right], threat, noises, seed)
-        else:
-            attacked, success = _attack(model, pixels, labels, threat, batch.noises, seed)
-        return batch, attacked.cpu(), right.cpu(), (right & ~success).cpu(), float((attacked - pixels).abs_().max())
+def _right(model: nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Which images (N,) are classified as they should be; on the CPU."""
+
+    def part(begin: int) -> torch.Tensor:
+        chosen = slice(begin, begin + batch_size)
+        return ~outcome(model, to_float(x[chosen]), y[chosen])[1]
 
     with frozen(model):
-        for batch, attacked, right, held, change in side_by_side(one, batches(), x.device):
-            x_adv[batch.part], clean[batch.part], robust[batch.part] = attacked, right, held
-            largest = max(largest, change)
-            on_batch(len(batch.y))
-    return AttackedSet(x_adv, clean, robust, largest)
+        return torch.cat(list(side_by_side(part, range(0, len(x), batch_size), x.device))).cpu()
+
+
+def _batches(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    attacked: torch.Tensor,
+    batch_size: int,
+    seed: int,
+    skip: int,
+    on_skipped: Callable[[int], None],
+) -> Iterator[_Batch]:
+    """The samples to attack in batches, but for the first `skip`; noise is drawn for all, so that each has its own."""
+    random, held, number = generators(x.device, seed, threat), None, 0
+    for begin in range(0, len(x), batch_size):
+        part = slice(begin, begin + batch_size)
+        pixels, index = to_float(x[part]), torch.arange(begin, min(begin + batch_size, len(x)))
+        whole = _Batch(index, pixels, y[part], [starts(pixels, threat, each) for each in random])
+        chosen = whole.take(attacked[part].to(x.device))
+        held = chosen if held is None else held.plus(chosen)
+        while len(held.index) >= batch_size or (begin + batch_size >= len(x) and len(held.index)):
+            batch, held, number = held.take(slice(batch_size)), held.take(slice(batch_size, None)), number + 1
+            if number > skip:
+                yield batch
+            else:
+                on_skipped(len(batch.index))
+
+
+def _one(
+    model: nn.Module, threat: Threat, seed: int, batch: _Batch
+) -> tuple[_Batch, torch.Tensor, torch.Tensor, float]:
+    attacked, success = _attack(model, batch.x, batch.y, threat, batch.noises, seed)
+    return batch, attacked.cpu(), success.cpu(), float((attacked - batch.x).abs_().max())
