@@ -1,4 +1,4 @@
-"""Accuracy and loss."""
+"""Accuracy, loss and calibration."""
 
 from __future__ import annotations
 
@@ -11,19 +11,37 @@ import torch.nn.functional as F
 from torch import nn
 
 from advmix_cli.attacks import frozen, to_float
+from advmix_cli.runtime import side_by_side
+
+BINS = 15
+"""Of equal width, over confidences from 0 to 1. Source: Guo et al. 2017."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """`correct` (N,) on the CPU, and the mean cross-entropy `loss` in nats over all N (nan for none)."""
+    """For each of N images, on the CPU: whether it is right, its cross-entropy in nats, the winner's probability."""
 
     correct: torch.Tensor
-    loss: float
+    losses: torch.Tensor
+    confidence: torch.Tensor
 
     @property
     def accuracy(self) -> float:
         """In percent (nan for no images)."""
         return 100 * int(self.correct.sum()) / len(self.correct) if len(self.correct) else math.nan
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy over all N (nan for none)."""
+        return float(self.losses.double().mean())
+
+    def reliability(self) -> list[tuple[int, float, float]]:
+        """(images, mean confidence, share right) for each of `BINS` bins of confidence: in [0,1], 0 where empty."""
+        which = (self.confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
+        n = torch.bincount(which, minlength=BINS)
+        confidence = torch.bincount(which, self.confidence.double(), BINS) / n.clamp(min=1)
+        right = torch.bincount(which, self.correct.double(), BINS) / n.clamp(min=1)
+        return [(int(a), float(b), float(c)) for a, b, c in zip(n, confidence, right, strict=True)]
 
 
 def score(
@@ -36,16 +54,26 @@ def score(
 ) -> Score:
     """How a model does on images (N,C,H,W), uint8 or float in [0,1], with labels (N,), in eval mode, in float32.
 
-    Sums over samples: a short last batch weighs what it holds.
+    On a CPU batches are scored side by side. Nothing is waited for before the end: the loss is that of every sample,
+    so that a short last batch weighs what it holds.
     """
-    correct = torch.empty(len(y), dtype=torch.bool, device=y.device)
-    losses = [torch.zeros((), device=y.device)]
-    with frozen(model), torch.no_grad():
-        for begin in range(0, len(y), batch_size):
-            part = slice(begin, begin + batch_size)
-            logits = model(to_float(x[part]))
-            losses.append(F.cross_entropy(logits, y[part], reduction="sum"))
-            correct[part] = logits.argmax(1) == y[part]
-            on_batch(len(logits))
-    loss = float(torch.stack(losses).cpu().double().sum())
-    return Score(correct.cpu(), loss / len(y) if len(y) else math.nan)
+
+    def part(begin: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        chosen = slice(begin, begin + batch_size)
+        with torch.no_grad():
+            logits = model(to_float(x[chosen]))
+            return (
+                logits.argmax(1) == y[chosen],
+                F.cross_entropy(logits, y[chosen], reduction="none"),
+                logits.softmax(1).amax(1),
+            )
+
+    scored = []
+    with frozen(model):
+        for done in side_by_side(part, range(0, len(y), batch_size), y.device):
+            scored.append(done)
+            on_batch(len(done[0]))
+    if not scored:
+        return Score(torch.empty(0, dtype=torch.bool), torch.empty(0), torch.empty(0))
+    correct, losses, confidence = (torch.cat(parts).cpu() for parts in zip(*scored, strict=True))
+    return Score(correct, losses, confidence)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advmix_cli.errors import AdvmixError
-from advmix_cli.intervals import wilson
+from advmix_cli.statistics import wilson
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,12 +17,12 @@ MODULES = {
 
 LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
-    {"advmix_cli.config", "advmix_cli.intervals"},
+    {"advmix_cli.config", "advmix_cli.statistics"},
     {"advmix_cli.presets", "advmix_cli.results", "advmix_cli.store", "advmix_cli.artifacts"},
     {"advmix_cli.runtime", "advmix_cli.data", "advmix_cli.models", "advmix_cli.figures", "advmix_cli.output"},
     {"advmix_cli.mixing", "advmix_cli.attacks"},
     {"advmix_cli.evaluation"},
-    {"advmix_cli.training"},
+    {"advmix_cli.training", "advmix_cli.audit"},
     {"advmix_cli.workflows"},
     {"advmix_cli.cli"},
 ]

@@ -686,7 +686,7 @@ def test_fgsm_beside_pgd_takes_what_applies_to_it(trained: Path, advmix: Run) ->
         "20",
         "--json",
     )
-    assert [row["on"] for row in advmix(*line).data["rows"]] == ["clean", "pgd-0.2-3", "fgsm-0.2"]
+    assert [row["on"] for row in advmix(*line).data["rows"]] == ["clean", "pgd-0.2-3", "fgsm-0.2", "worst case"]
 
 
 def test_a_limit_beyond_the_set_is_none(trained: Path, advmix: Run) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from advmix_cli import evaluation, models
-from advmix_cli.intervals import wilson
+from advmix_cli.statistics import wilson
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])

@@ -115,7 +115,8 @@ class TestImport:
     def test_safetensors(self, tmp_path: Path, advmix: Run) -> None:
         from safetensors.torch import save_file
 
-        save_file({k: v.contiguous() for k, v in models.build("lenet5", 5).state_dict().items()}, tmp_path / "x.safetensors")
+        weights = models.build("lenet5", 5).state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, tmp_path / "x.safetensors")
         assert advmix("import", tmp_path / "x.safetensors").code == 0
 
     def test_a_residual_network_without_its_normalisation(self, tmp_path: Path, advmix: Run) -> None:

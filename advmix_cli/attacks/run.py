@@ -218,7 +218,7 @@ def attack_set(
                 now["robust"][batch.index] &= ~success
                 now |= {"batches": done, "linf_max": max(now["linf_max"], change)}
                 on_batch(len(batch.index))
-                on_state(lambda: {**now, "stages": list(now["stages"])})
+                on_state(functools.partial(dict, now))
         standing = int(now["robust"].sum())
         now |= {"part": number + 1, "batches": 0, "attacked": now["robust"].clone()}
         now["stages"] = [*now["stages"], [part.label, standing]]

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, config, data, models
 from advmix_cli.config import AttackSettings, Threat
 from advmix_cli.results import Facts, Result, accuracy
-from advmix_cli.workflows.common import ModelRef, Session, load_model, made_with, make_once, quoted, set_alias
+from advmix_cli.workflows.common import (
+    ModelRef,
+    Progress,
+    Session,
+    load_model,
+    made_with,
+    make_once,
+    quoted,
+    set_alias,
+)
+from advmix_cli.workflows.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +87,12 @@ def _attack(
     device = session.device()
     model = build(target, device)
     images = session.images(settings.dataset, settings.split).first(settings.limit).to(device)
-    with session.report.progress(f"attacking {target.label}", len(images), "images") as progress:
+    unfinished = Unfinished(session, name, key)
+    state = unfinished.read()
+    if state is not None:
+        session.report.note("continuing where the same command was stopped")
+    parts = settings.threat.parts
+    with session.report.progress(f"attacking {target.label}", len(images) * len(parts), "images") as progress:
         attacked = attacks.attack_set(
             model,
             images.x,
@@ -84,7 +100,10 @@ def _attack(
             settings.threat,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            state=state,
             on_batch=progress,
+            on_stage=stage_line(progress, len(images), settings.threat),
+            on_state=unfinished.now_and_then,
         )
     record = {
         "schema": config.SCHEMA,
@@ -103,10 +122,22 @@ def _attack(
         "clean_correct": int(attacked.clean_correct.sum()),
         "robust_correct": int(attacked.robust.sum()),
         "linf_max": attacked.linf_max,
+        "stages": [list(stage) for stage in attacked.stages],
         "made_with": made_with(),
     }
     store = session.store
     store.write(store.path("samples", name), artifacts.samples_bytes(attacked.x_adv, images.y, record))
+    unfinished.delete()
+
+
+def stage_line(progress: Progress, n: int, threat: Threat, of: str = "") -> Callable[[str, int], None]:
+    """What to do after each part of a threat: for an ensemble, say how many images still stand."""
+
+    def say(part: str, standing: int) -> None:
+        if len(threat.parts) > 1:
+            progress.line(f"{of}{part}: {standing} of {n} images still robust ({100 * standing / n:.2f} %)")
+
+    return say
 
 
 def _result(session: Session, record: dict[str, Any], cached: bool, alias: str | None, seconds: float) -> Result:
@@ -122,6 +153,10 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
         ("images", f"{n}, {record['dataset']} {record['split']}"),
         ("clean accuracy", accuracy(record["clean_correct"], n)),
         ("robust accuracy" + (" (as-run)" if as_run else ""), accuracy(record["robust_correct"], n)),
+        *(
+            (f"after {part}", accuracy(standing, n))
+            for part, standing in (record["stages"] if len(record["stages"]) > 1 else [])
+        ),
         (
             "largest change",
             f"{record['linf_max']:.6f} of a pixel's range" + (", not bounded by eps" if as_run else ""),
@@ -140,6 +175,7 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
             "clean_accuracy": 100 * record["clean_correct"] / n,
             "robust_accuracy": 100 * record["robust_correct"] / n,
             "linf_max": record["linf_max"],
+            "stages": [{"attack": part, "robust_accuracy": 100 * standing / n} for part, standing in record["stages"]],
             "dataset": record["dataset"],
             "split": record["split"],
             "preset": record["preset"],

@@ -14,20 +14,17 @@ from advmix_cli.results import Result
 from advmix_cli.workflows.common import (
     ModelRef,
     Session,
-    load_model,
     made_with,
     make_once,
     resolve_model,
     resolve_path,
 )
 from advmix_cli.workflows.evaluation_table import result
+from advmix_cli.workflows.measuring import Cache, grid, worst_of
+from advmix_cli.workflows.unfinished import Unfinished
 
 if TYPE_CHECKING:
-    import torch
-
     from advmix_cli.data import ImageSet
-
-Cell = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +142,8 @@ def _columns(samples: list[SamplesRef], settings: EvalSettings) -> list[str]:
     for cache in samples:
         as_run = cache.threat is not None and cache.threat.variant == "as-run" and "as-run" not in cache.label
         columns.append(cache.label + (" (as-run)" if as_run else ""))
-    return columns + [threat.label for threat in settings.threats]
+    columns += [threat.label for threat in settings.threats]
+    return columns + (["worst case"] if worst_of(_sizes(samples), settings) else [])
 
 
 def _evaluate(
@@ -165,9 +163,9 @@ def _evaluate(
     if limit is None and caches and not settings.threats:
         limit = max(len(labels) for _, labels, _ in caches)
     images = images.first(limit).to(device)
-    per_model = len(images) * (1 + len(settings.threats)) + sum(len(labels) for _, labels, _ in caches)
-    with session.report.progress("evaluating", len(models) * per_model, "images") as progress:
-        grid = [_cells(model, images, caches, settings, device, progress) for model in models]
+    unfinished = Unfinished(session, name, key)
+    worst = worst_of(_sizes(samples), settings)
+    cells, reliability = grid(session, models, images, caches, worst, settings, unfinished)
     record = {
         "schema": config.SCHEMA,
         "kind": "evaluation",
@@ -184,22 +182,47 @@ def _evaluate(
             None,
             *(c.record["model"]["name"] if c.record else None for c in samples),
             *("itself" for _ in settings.threats),
+            *(None for _ in worst[:1]),
         ],
-        "joint": [True, *(ours for _, _, ours in caches), *(True for _ in settings.threats)],
+        "joint": [
+            True,
+            *(ours for _, _, ours in caches),
+            *(True for _ in settings.threats),
+            *(True for _ in worst[:1]),
+        ],
+        "worst_of": worst,
         "threats": [
             None,
             *(cache.threat.to_dict() if cache.threat else None for cache in samples),
             *(threat.to_dict() for threat in settings.threats),
+            *(None for _ in worst[:1]),
         ],
-        "grid": grid,
+        "grid": cells,
+        "reliability": reliability,
+        "runs": [_run_of(model) for model in models],
         "made_with": made_with(),
     }
     session.store.write(session.store.path("evaluations", name), artifacts.sealed(record).encode())
+    unfinished.delete()
+
+
+def _sizes(samples: list[SamplesRef]) -> list[int | None]:
+    return [cache.record["n"] if cache.record is not None else None for cache in samples]
+
+
+def _run_of(model: ModelRef) -> list[Any] | None:
+    """[what a training run is known by but for its seed, the seed]; None for an imported model."""
+    settings = model.record.get("settings")
+    if not settings:
+        return None
+    begun_from = (model.record.get("init") or {}).get("digest")
+    rest = {name: value for name, value in settings.items() if name != "seed"}
+    return [config.digest([rest, begun_from, model.which])[:16], settings["seed"]]
 
 
 def _load_samples(
     session: Session, cache: SamplesRef, settings: EvalSettings, fingerprint: str, images: ImageSet
-) -> tuple[torch.Tensor, torch.Tensor, bool]:
+) -> Cache:
     """(attacked images, labels, whether `images` are the clean originals), checked against the threat."""
     from advmix_cli import attacks
 
@@ -227,43 +250,3 @@ def _load_samples(
     return (
         (x_adv, labels, ours) if settings.limit is None else (x_adv[: settings.limit], labels[: settings.limit], ours)
     )
-
-
-def _cells(
-    model: ModelRef,
-    images: ImageSet,
-    caches: list[tuple[torch.Tensor, torch.Tensor, bool]],
-    settings: EvalSettings,
-    device: torch.device,
-    progress: Any,
-) -> list[Cell]:
-    from advmix_cli import attacks, evaluation
-
-    net = load_model(model, device)
-
-    def score(x: torch.Tensor, y: torch.Tensor) -> evaluation.Score:
-        return evaluation.score(net, x, y, batch_size=settings.batch_size, on_batch=progress)
-
-    clean = score(images.x, images.y)
-    cells = [_cell(clean.correct, clean.loss)]
-    for x_adv, labels, ours in caches:
-        scored = score(x_adv.to(device), labels.to(device))
-        right = scored.correct & clean.correct[: len(labels)] if ours else scored.correct
-        cells.append(_cell(right, scored.loss))
-    for threat in settings.threats:
-        attacked = attacks.attack_set(
-            net,
-            images.x,
-            images.y,
-            threat,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            on_batch=progress,
-        )
-        scored = evaluation.score(net, attacked.x_adv.to(device), images.y, batch_size=settings.batch_size)
-        cells.append(_cell(attacked.robust, scored.loss) | {"linf_max": attacked.linf_max})
-    return cells
-
-
-def _cell(correct: torch.Tensor, loss: float) -> Cell:
-    return {"n": len(correct), "correct": int(correct.sum()), "loss": loss}

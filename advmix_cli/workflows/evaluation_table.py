@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli.config import Threat
-from advmix_cli.intervals import wilson
 from advmix_cli.results import Result, Table
+from advmix_cli.statistics import wilson
+from advmix_cli.workflows.evaluation_statistics import (
+    calibrated,
+    calibration_table,
+    compared,
+    comparison_table,
+    over_seeds,
+    seeds_table,
+    shown_models,
+)
 
 
 def result(record: dict[str, Any], path: Path, cached: bool) -> Result:
@@ -26,11 +35,13 @@ def result(record: dict[str, Any], path: Path, cached: bool) -> Result:
                 "accuracy_ci95": [low, high],
                 "loss": cell["loss"],
             }
-            rows.append(
-                row
-                | ({"threat": threat} if threat else {})
-                | ({"linf_max": cell["linf_max"]} if "linf_max" in cell else {})
-            )
+            row |= {"threat": threat} if threat else {}
+            row |= {"linf_max": cell["linf_max"]} if "linf_max" in cell else {}
+            if "stages" in cell:
+                row["stages"] = [
+                    {"attack": part, "robust_accuracy": 100 * standing / cell["n"]} for part, standing in cell["stages"]
+                ]
+            rows.append(row)
     tables = [
         Table(
             ("model", "on", "n", "accuracy %", "95 % interval", "loss"),
@@ -51,9 +62,15 @@ def result(record: dict[str, Any], path: Path, cached: bool) -> Result:
     ]
     if len(record["models"]) > 1 and len(record["columns"]) > 2:
         tables.append(matrix(record))
+    comparisons, seeds, calibration = compared(record), over_seeds(record), calibrated(record)
+    tables += [table for table in (comparison_table(comparisons), seeds_table(seeds)) if table.rows]
+    tables.append(calibration_table(calibration))
     return Result(
         data={
             "rows": rows,
+            "comparisons": comparisons,
+            "seeds": seeds,
+            "calibration": calibration,
             "evaluation": record["name"],
             "path": str(path),
             "cached": cached,
@@ -77,6 +94,14 @@ def _note(record: dict[str, Any]) -> str:
     for model, lineage in zip(shown_models(record), record["lineage"], strict=True):
         if "trained_against" in lineage:
             lines.append(f"{model}: trained against {Threat.from_dict(lineage['trained_against'])}")
+    for model, cells in zip(shown_models(record), record["grid"], strict=True):
+        for on, cell in zip(record["columns"], cells, strict=True):
+            if "stages" in cell:
+                after = ", ".join(f"{part} {100 * standing / cell['n']:.2f}" for part, standing in cell["stages"])
+                lines.append(f"{model} after each part of {on}: {after}")
+    if record["worst_of"]:
+        tried = ", ".join(record["columns"][column] for column in record["worst_of"])
+        lines.append(f"worst case: right clean and under each of {tried}")
     alone = [on for on, joint in zip(record["columns"], record["joint"], strict=True) if not joint]
     if len(alone) + 1 < len(record["columns"]):
         rule = "attacked rows count an image only if it is right clean and attacked"
@@ -92,15 +117,6 @@ def source_label(record: dict[str, Any], source: str) -> str:
         if lineage["name"] == source:
             return str(label)
     return source
-
-
-def shown_models(record: dict[str, Any]) -> list[str]:
-    """The models as tables and pictures call them: one trained against the as-run attack says so."""
-    shown = []
-    for label, lineage in zip(record["models"], record["lineage"], strict=True):
-        as_run = lineage.get("trained_against", {}).get("variant") == "as-run"
-        shown.append(f"{label} (as-run)" if as_run and "as-run" not in label else label)
-    return shown
 
 
 def matrix(record: dict[str, Any]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import time
 from typing import Any
@@ -23,6 +22,7 @@ from advmix_cli.workflows.common import (
     resolve_model,
     set_alias,
 )
+from advmix_cli.workflows.unfinished import Unfinished
 
 
 def standard_checkpoint(session: Session, dataset: str | None) -> ModelRef:
@@ -93,12 +93,13 @@ def _train(
     init: ModelRef | None,
     verbose: bool,
 ) -> None:
-    import torch
-
     from advmix_cli import training
 
     device = session.device()
-    state = _state(session, name, key)
+    unfinished = Unfinished(session, name, key)
+    state = unfinished.read()
+    if state is not None:
+        session.report.note(f"continuing after epoch {len(state['history'])}")
     images = session.images(settings.dataset, "train"), session.images(settings.dataset, "test")
     splits = training.split(*images, settings)
     splits = training.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
@@ -112,9 +113,7 @@ def _train(
             nonlocal clock
             progress.line(_epoch_line(row, settings.epochs, time.monotonic() - clock))
             if row["epoch"] < settings.epochs:
-                buffer = io.BytesIO()
-                torch.save(make_state() | {"key": key, "forced": session.force}, buffer)
-                session.store.write(session.store.unfinished(name), buffer.getvalue())
+                unfinished.write(make_state())
             clock = time.monotonic()
             laps.lap("bookkeeping")
             seconds = laps.read()
@@ -166,24 +165,7 @@ def _train(
     store = session.store
     store.write(store.path("checkpoints", name, ".history.jsonl"), history)
     store.write(store.path("checkpoints", name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
-    store.delete(store.unfinished(name))
-
-
-def _state(session: Session, name: str, key: str) -> dict[str, Any] | None:
-    """The state of an interrupted run; None where there is none, or where --force has yet to begin again."""
-    path = session.store.unfinished(name)
-    if not path.exists():
-        return None
-    try:
-        artifacts.samples_record(path)  # the archive's checksums
-        state: dict[str, Any] = artifacts.load_plain(path)
-        if state["key"] != key or (session.force and not state["forced"]):
-            return None
-    except (DamagedError, KeyError, TypeError):
-        session.report.warn(f"the state of an interrupted run in {path} is damaged: beginning again")
-        return None
-    session.report.note(f"continuing after epoch {len(state['history'])}")
-    return state
+    unfinished.delete()
 
 
 def _epoch_line(row: dict[str, Any], epochs: int, seconds: float) -> str:

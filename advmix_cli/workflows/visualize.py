@@ -15,7 +15,8 @@ from advmix_cli.results import Facts, Result
 from advmix_cli.workflows.attack import Untrained, build
 from advmix_cli.workflows.common import ModelRef, Session, history, load_model, make_once, resolve_path
 from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation
-from advmix_cli.workflows.evaluation_table import shown_models, source_label
+from advmix_cli.workflows.evaluation_statistics import shown_models
+from advmix_cli.workflows.evaluation_table import source_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
