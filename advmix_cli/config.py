@@ -379,7 +379,7 @@ class AttackSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings(_Settings):
-    """Everything that, beside the models and caches, changes an evaluation."""
+    """Everything that, beside the models and caches, changes an evaluation; `audited` the threat of an audit."""
 
     dataset: str
     split: str
@@ -387,6 +387,7 @@ class EvalSettings(_Settings):
     threats: tuple[Threat, ...]
     batch_size: int
     seed: int = 0
+    audited: Threat | None = None
 
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")

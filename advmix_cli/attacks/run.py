@@ -18,8 +18,8 @@ from advmix_cli.attacks.square import square
 from advmix_cli.config import Threat
 from advmix_cli.runtime import side_by_side
 
-_CRAFTED_AT_ONCE = 64
-"""Images that one thread attacks at a time while training: the same for any number of threads."""
+_AT_ONCE = 64
+"""Images that one CPU thread attacks at a time, at most: the same for any number of threads."""
 
 _ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
     "pgd": pgd,
@@ -107,7 +107,7 @@ def craft(
     """
     run, noise = _function(threat), starts(x, threat, random)
     # Batch statistics are those of the whole batch; a GPU wants it whole too.
-    size = _CRAFTED_AT_ONCE if x.device.type == "cpu" and mode == "eval" else len(x)
+    size = _AT_ONCE if x.device.type == "cpu" and mode == "eval" else len(x)
 
     def part(begin: int) -> torch.Tensor:
         chosen = slice(begin, begin + size)
@@ -197,6 +197,7 @@ def attack_set(
             "stages": [],
         }
     now = dict(state)
+    size = min(batch_size, _AT_ONCE) if x.device.type == "cpu" else batch_size
     for number, part in enumerate(threat.parts):
         if number < now["part"]:
             on_batch(len(x))
@@ -206,7 +207,7 @@ def attack_set(
             for done, (batch, attacked, success, change) in enumerate(
                 side_by_side(
                     functools.partial(_one, model, part, seed),
-                    _batches(x, y, part, now["attacked"], batch_size, seed, now["batches"], on_batch),
+                    _batches(x, y, part, now["attacked"], size, seed, now["batches"], on_batch),
                     x.device,
                 ),
                 now["batches"] + 1,

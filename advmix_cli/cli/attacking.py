@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session, resolve_model
+
+_CONTINUES = "the same command goes on from where it last kept its state, every ten seconds"
 
 
 def attack(
@@ -96,7 +99,7 @@ def attack(
         )
         return run_attack(session, target, settings, name)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
 
 
 def evaluate(
@@ -119,6 +122,17 @@ def evaluate(
     batch_size: o.BatchSize = 100,
     seed: o.Seed = 0,
     preset: o.Preset = "default",
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Look for masked gradients: is the robust accuracy what it seems?")
+    ] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", help="With --audit: exit 1 on suspicious or on masked.", show_default=False),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Also write tables and pictures into one HTML file.", show_default=False),
+    ] = None,
     force: o.Force = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -144,8 +158,14 @@ def evaluate(
         from advmix_cli.workflows import evaluate as workflow
 
         known_name(preset, presets.PRESETS, "preset")
-        if not attack and any(value is not None for value in given.values()):
+        only_audited = audit and all(value is None for name, value in given.items() if name != "eps")
+        if not attack and not only_audited and any(value is not None for value in given.values()):
             raise UsageError("these options describe an attack, and none is asked for", "add --attack pgd")
+        if fail_on is not None:
+            known_name(fail_on, ("suspicious", "masked"), "verdict")
+            if not audit:
+                raise UsageError("--fail-on judges an audit, and none is asked for", "add --audit")
+        workflow.check_report(report)
         if (refs or []).count("-") and (samples or []).count("-"):
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
         caches = [workflow.resolve_samples(session, ref) for ref in references(samples or [])]
@@ -159,14 +179,16 @@ def evaluate(
         if dataset is None and len({each.dataset for each in chosen}) > 1:
             raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
         part = split or (known[0]["split"] if known else "test")
+        threats = presets.threats(preset, on, attack or [], norm=norm, early_stop=preset != "as-run", **given)
         settings = EvalSettings(
             dataset=on,
             split=part,
             limit=at_most(limit, on, part),
-            threats=presets.threats(preset, on, attack or [], norm=norm, early_stop=preset != "as-run", **given),
+            threats=threats,
             batch_size=batch_size,
             seed=seed,
+            audited=presets.threat("default", on, norm=norm, eps=eps) if audit else None,
         )
-        return workflow.evaluate(session, chosen, caches, settings)
+        return workflow.evaluate(session, chosen, caches, settings, report=report, fail_on=fail_on)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)

@@ -1,4 +1,4 @@
-"""`visualize samples|curves|mixing|matrix`."""
+"""`visualize`: a command for each picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import Session, resolve_model
 
-app = typer.Typer(help="Pictures, as PNG and SVG: samples, curves, mixing, matrix.")
+app = typer.Typer(help="Pictures, as PNG and SVG.")
 app.callback(invoke_without_command=True)(show_help)
 
 
@@ -80,20 +80,30 @@ def mixing(
     run(ctx, work, json=json, quiet=quiet, force=force)
 
 
-@app.command()
-def matrix(
-    ctx: typer.Context,
-    evaluation: o.EvaluationArgument = "latest",
-    out: o.Out = None,
-    force: o.Force = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """The accuracies of an evaluation as a heat map: models down, what they met across (Table 3)."""
+def _of_evaluation(kind: str, title: str) -> None:
+    """Add the command that draws `kind` of an evaluation."""
 
-    def work(session: Session) -> Result:
-        from advmix_cli.workflows import visualize
+    @app.command(kind, help=title)
+    def command(
+        ctx: typer.Context,
+        evaluation: o.EvaluationArgument = "latest",
+        out: o.Out = None,
+        force: o.Force = False,
+        json: o.Json = False,
+        quiet: o.Quiet = False,
+    ) -> None:
+        def work(session: Session) -> Result:
+            from advmix_cli.workflows import visualize
 
-        return visualize.matrix(session, reference(evaluation, "evaluation"), out)
+            return visualize.evaluation(session, kind, reference(evaluation, "evaluation"), out)
 
-    run(ctx, work, json=json, quiet=quiet, force=force)
+        run(ctx, work, json=json, quiet=quiet, force=force)
+
+
+for _kind, _title in {
+    "matrix": "The accuracies of an evaluation as a heat map: models down, what they met across (Table 3).",
+    "reliability": "Accuracy against confidence on clean images, from an evaluation.",
+    "strength": "Accuracy against eps and against steps, from an evaluation with --audit.",
+    "landscape": "The loss around one image of each model, from an evaluation with --audit.",
+}.items():
+    _of_evaluation(_kind, _title)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, config, data
 from advmix_cli.config import EvalSettings, Threat
-from advmix_cli.errors import DamagedError, NotFoundError, UsageError
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError
 from advmix_cli.results import Result
 from advmix_cli.workflows.common import (
     ModelRef,
@@ -19,8 +19,9 @@ from advmix_cli.workflows.common import (
     resolve_model,
     resolve_path,
 )
+from advmix_cli.workflows.evaluation_statistics import audited
 from advmix_cli.workflows.evaluation_table import result
-from advmix_cli.workflows.measuring import Cache, grid, worst_of
+from advmix_cli.workflows.measuring import Cache, audits, grid, worst_of
 from advmix_cli.workflows.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -81,8 +82,27 @@ def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
     return model
 
 
-def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef], settings: EvalSettings) -> Result:
-    """One row for each model and each of: clean images, the caches, the white-box threats."""
+def check_report(path: Path | None) -> None:
+    """Raise UsageError where --report cannot be meant: found before the work, not after."""
+    if path is not None and path.suffix not in (".html", ".htm"):
+        raise UsageError(f"--report {path} must end in .html", "it is one HTML file with tables and pictures")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder {path.absolute().parent}", "make it first, or write elsewhere")
+
+
+def evaluate(
+    session: Session,
+    models: list[ModelRef],
+    samples: list[SamplesRef],
+    settings: EvalSettings,
+    *,
+    report: Path | None = None,
+    fail_on: str | None = None,
+) -> Result:
+    """One row for each model and each of: clean images, the caches, the white-box threats.
+
+    `report` is where an HTML report goes too; with `fail_on` an audit's verdict as grave becomes the result's problem.
+    """
     shape = data.info(settings.dataset).shape
     for model in models:
         if model.dataset != settings.dataset and data.info(model.dataset).shape != shape:
@@ -123,7 +143,24 @@ def evaluate(session: Session, models: list[ModelRef], samples: list[SamplesRef]
     if any(record[part] != labels[part] for part in labels):  # the same numbers under other aliases
         record |= labels
         session.store.write(path, artifacts.sealed(record).encode())
-    return result(record, path, cached)
+    answer = result(record, path, cached)
+    if report is not None:
+        from advmix_cli.workflows.report import html
+
+        session.store.write(report.absolute(), html(record, answer).encode())
+        session.report.note(f"report written to {report}")
+        answer.data["report"] = str(report)
+    grave = {"masked": ("masked",), "suspicious": ("suspicious", "masked")}.get(fail_on or "", ())
+    failed = [each["model"] for each in audited(record) if each["verdict"] in grave]
+    if failed:
+        problem = AdvmixError(
+            f"the audit finds gradients {fail_on} or worse: {', '.join(failed)}" if fail_on == "suspicious"
+            else f"the audit finds masked gradients: {', '.join(failed)}",
+            "see the advice beside its checks",
+            code="masked-gradients",
+        )  # fmt: skip
+        return dataclasses.replace(answer, problem=problem)
+    return answer
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -166,6 +203,7 @@ def _evaluate(
     unfinished = Unfinished(session, name, key)
     worst = worst_of(_sizes(samples), settings)
     cells, reliability = grid(session, models, images, caches, worst, settings, unfinished)
+    found = audits(session, models, images, settings, unfinished) if settings.audited else None
     record = {
         "schema": config.SCHEMA,
         "kind": "evaluation",
@@ -199,6 +237,7 @@ def _evaluate(
         ],
         "grid": cells,
         "reliability": reliability,
+        "audits": found,
         "runs": [_run_of(model) for model in models],
         "made_with": made_with(),
     }

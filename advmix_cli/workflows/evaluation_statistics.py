@@ -1,4 +1,4 @@
-"""What an evaluation's record says beyond its accuracies: paired differences, spread over seeds, calibration."""
+"""What an evaluation's record says beyond its accuracies: paired differences, seeds, calibration, audits."""
 
 from __future__ import annotations
 
@@ -138,4 +138,25 @@ def calibration_table(calibration: list[dict[str, Any]]) -> Table:
         ],
         right=("confidence %", "accuracy %", "ECE %"),
         note="ECE: expected calibration error, 15 bins of confidence",
+    )
+
+
+def audited(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The audits of an evaluation, each with its model; empty where none was asked for."""
+    return [
+        {"model": model, **{part: audit[part] for part in ("verdict", "checks", "n", "by_eps", "by_steps")}}
+        for model, audit in zip(shown_models(record), record["audits"] or [], strict=False)
+    ]
+
+
+def audit_table(audit: dict[str, Any]) -> Table:
+    """The checks of one model for people, and what they come to."""
+    grave = [check["name"] for check in audit["checks"] if check["verdict"] in ("suspicious", "masked")]
+    led = f", because of: {'; '.join(grave)}" if grave else ""
+    return Table(
+        ("check", "verdict", "value", "advice"),
+        [(check["name"], check["verdict"], f"{check['value']:.4g}", check["advice"]) for check in audit["checks"]],
+        title=f"audit of {audit['model']}: {audit['verdict']}",
+        right=("value",),
+        note=f"overall {audit['verdict']}{led}; {audit['n']} images, values in percent or points",
     )

@@ -9,6 +9,8 @@ from advmix_cli.config import Threat
 from advmix_cli.results import Result, Table
 from advmix_cli.statistics import wilson
 from advmix_cli.workflows.evaluation_statistics import (
+    audit_table,
+    audited,
     calibrated,
     calibration_table,
     compared,
@@ -65,12 +67,15 @@ def result(record: dict[str, Any], path: Path, cached: bool) -> Result:
     comparisons, seeds, calibration = compared(record), over_seeds(record), calibrated(record)
     tables += [table for table in (comparison_table(comparisons), seeds_table(seeds)) if table.rows]
     tables.append(calibration_table(calibration))
+    audits = audited(record)
+    tables += [audit_table(each) for each in audits]
     return Result(
         data={
             "rows": rows,
             "comparisons": comparisons,
             "seeds": seeds,
             "calibration": calibration,
+            **({"audit": audits[0] if len(audits) == 1 else audits} if audits else {}),
             "evaluation": record["name"],
             "path": str(path),
             "cached": cached,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import data
@@ -24,13 +25,13 @@ Cache = tuple["torch.Tensor", "torch.Tensor", bool]
 def worst_of(sizes: list[int | None], settings: EvalSettings) -> list[int]:
     """The attacked columns that a worst case is taken over: white-box threats and the caches of the same images.
 
-    `sizes` are the numbers of images of the caches, None for one whose originals are not known. Empty where fewer
-    than two columns qualify or none is white-box: images made against one model say little of another.
+    `sizes` are the numbers of images of the caches, None for one whose originals are not known. Empty for fewer
+    than two threats.
     """
     n = settings.limit or data.info(settings.dataset).sizes[settings.split]
     caches = [1 + i for i, size in enumerate(sizes) if size is not None and min(size, n) == n]
     threats = [1 + len(sizes) + i for i in range(len(settings.threats))]
-    return caches + threats if threats and len(caches) + len(threats) > 1 else []
+    return caches + threats if len(threats) > 1 else []
 
 
 def grid(
@@ -149,6 +150,54 @@ class _Model:
             also, other = self._columns[column]
             correct, losses = correct & also, losses.maximum(other)
         return self._cell(correct, losses)
+
+
+def audits(
+    session: Session, models: list[ModelRef], images: ImageSet, settings: EvalSettings, unfinished: Unfinished
+) -> list[dict[str, Any]]:
+    """An audit of each model; transfer is tried from every other one."""
+    from advmix_cli import attacks, audit
+
+    threat = settings.audited
+    assert threat is not None
+    few = images.first(audit.IMAGES)
+    kept = unfinished.read() or {"done": {}, "under_way": "", "state": None}
+    nets = [load_model(model, images.x.device) for model in models]
+    settled = dataclasses.replace(threat.parts[0], attack="pgd", steps=40, alpha=None, loss="ce", targets=0)
+    found = []
+    with session.report.progress("auditing", len(models) * len(audit.STAGES), "checks") as progress:
+        against = {}
+        if len(models) > 1:
+            for model, net in zip(models, nets, strict=True):
+                attacked = attacks.attack_set(
+                    net, few.x, few.y, settled, batch_size=settings.batch_size, seed=settings.seed
+                )
+                against[model.label] = attacked.x_adv
+        for model, net in zip(models, nets, strict=True):
+            which = f"{model.digest} audit"
+            if which not in kept["done"]:
+
+                def on_check(name: str, label: str = model.label) -> None:
+                    progress.line(f"{label}: {name}")
+                    progress(1)
+
+                audited = audit.audit(
+                    net,
+                    few.x,
+                    few.y,
+                    threat,
+                    classes=len(few.info.classes),
+                    seed=settings.seed,
+                    batch_size=settings.batch_size,
+                    transferred={name: x_adv for name, x_adv in against.items() if name != model.label},
+                    on_check=on_check,
+                )
+                kept["done"][which] = audited.to_dict()
+                unfinished.write(kept)
+            else:
+                progress(len(audit.STAGES))
+            found.append(kept["done"][which])
+    return found
 
 
 def _bits(flags: torch.Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""`advmix visualize`: pictures of samples, curves, mixing and the transfer matrix, as PNG and SVG."""
+"""`advmix visualize`: pictures of samples, curves, mixing and evaluations, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from advmix_cli.results import Facts, Result
 from advmix_cli.workflows.attack import Untrained, build
 from advmix_cli.workflows.common import ModelRef, Session, history, load_model, make_once, resolve_path
 from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation
-from advmix_cli.workflows.evaluation_statistics import shown_models
-from advmix_cli.workflows.evaluation_table import source_label
+from advmix_cli.workflows.evaluation_pictures import DRAWN, available
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,32 +152,14 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
     return _figure(session, "mixing", settings, draw, out)
 
 
-def matrix(session: Session, ref: str, out: Path | None) -> Result:
-    """The accuracies of an evaluation as a heat map."""
+def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Result:
+    """A picture of an evaluation: one of `evaluation_pictures.DRAWN`."""
     _, path = resolve_path(session, ref, ("evaluations",), (".json",))
     record = read_evaluation(path)
-
-    def draw() -> Figure:
-        import numpy as np
-
-        from advmix_cli import figures
-
-        values = np.array([[100 * cell["correct"] / cell["n"] for cell in cells] for cells in record["grid"]])
-        sizes = sorted({cell["n"] for cells in record["grid"] for cell in cells})
-        n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        # What a cache attacks belongs into its column's name: transfer is read along a row.
-        columns = [
-            on
-            if source in (None, "itself") or str(source) == on
-            else f"{on}\n(made against {source_label(record, str(source))})"
-            for on, source in zip(record["columns"], record["sources"], strict=True)
-        ]
-        return figures.matrix(
-            shown_models(record), columns, values, f"accuracy on {record['dataset']} {record['split']}, n = {n}"
-        )
-
-    settings = {part: record[part] for part in ("models", "columns", "sources", "grid")}
-    return _figure(session, "matrix", settings, draw, out)
+    if kind not in available(record):
+        raise UsageError(f"{path.stem} has no audit to draw", "make one: advmix eval MODEL --audit")
+    parts = ("models", "columns", "sources", "grid", "reliability", "audits")
+    return _figure(session, kind, {part: record[part] for part in parts}, lambda: DRAWN[kind](record), out)
 
 
 def _figure(

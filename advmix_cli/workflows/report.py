@@ -1,0 +1,92 @@
+"""An evaluation as one HTML file that asks nothing of anyone: tables, pictures, and what they were made from."""
+
+from __future__ import annotations
+
+import base64
+import html as markup
+from typing import Any
+
+from advmix_cli.config import canonical_json
+from advmix_cli.results import Result, Table
+from advmix_cli.workflows.evaluation_pictures import DRAWN, available
+from advmix_cli.workflows.evaluation_statistics import audited
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
+  padding: 1rem; }}
+h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.1rem; margin: 2rem 0 .5rem; }}
+.table {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
+.number {{ text-align: right; white-space: nowrap; }}
+.masked, .suspicious {{ color: #b34700; font-weight: bold; }}
+p.note {{ color: #555; font-size: .85rem; white-space: pre-line; overflow-wrap: anywhere; }}
+figure {{ margin: 1.5rem 0; }}
+img {{ max-width: 100%; height: auto; }}
+details {{ margin: 2rem 0; }}
+pre {{ overflow-x: auto; font-size: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{body}
+<details><summary>the settings, threats and lineage</summary><pre>{record}</pre></details>
+</body>
+</html>
+"""
+
+_CAPTIONS = {
+    "matrix": "Accuracy of each model (down) on what it met (across)",
+    "reliability": "Accuracy against confidence on clean images",
+    "strength": "Accuracy against the attack's eps and steps",
+    "landscape": "Loss around one image of each model",
+}
+
+
+def html(record: dict[str, Any], result: Result) -> str:
+    """The page: every table of the result, every picture of the evaluation, and its record."""
+    from advmix_cli import figures
+
+    body = [_table(block) for block in result.blocks if isinstance(block, Table)]
+    for kind in available(record):
+        svg = base64.b64encode(figures.encode(DRAWN[kind](record))[".svg"]).decode()
+        caption = _CAPTIONS[kind]
+        body.append(f'<figure><h2>{caption}</h2><img alt="{caption}" src="data:image/svg+xml;base64,{svg}"></figure>')
+    shown = {part: record[part] for part in ("name", "settings", "lineage", "threats", "fingerprint", "made_with")}
+    models = ", ".join(record["models"])
+    verdicts = "; ".join(f"{each['model']} {each['verdict']}" for each in audited(record))
+    return _PAGE.format(
+        title=markup.escape(f"Evaluation {record['name']}"),
+        summary=markup.escape(f"{models} on {record['dataset']} {record['split']}, made with advmix "
+                              f"{record['made_with']['advmix']} and torch {record['made_with']['torch']}."
+                              + (f" Audit: {verdicts}." if verdicts else "")),
+        body="\n".join(body),
+        record=markup.escape(canonical_json(shown)),
+    )  # fmt: skip
+
+
+def _table(table: Table) -> str:
+    def cell(tag: str, column: str, text: str) -> str:
+        kinds = (["number"] if column in table.right else []) + ([text] if text in ("masked", "suspicious") else [])
+        attribute = f' class="{" ".join(kinds)}"' if kinds else ""
+        return f"<{tag}{attribute}>{markup.escape(text)}</{tag}>"
+
+    head = "".join(cell("th", column, column) for column in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(cell("td", column, text) for column, text in zip(table.columns, row, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    title = f"<h2>{markup.escape(table.title or table.columns[0])}</h2>"
+    note = f'<p class="note">{markup.escape(table.note)}</p>' if table.note else ""
+    return f'<section>{title}<div class="table"><table><tr>{head}</tr>{rows}</table></div>{note}</section>'
