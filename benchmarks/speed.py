@@ -3,9 +3,9 @@
     python benchmarks/speed.py --json docs/performance.json --doc docs/performance.md
 
 The others get the network as it is usually written: standard layout, and in LeNet5 each ReLU before its pooling. `plain
-loop` is the textbook's; `plain, our network` the same loop on the network as advmix builds it. Every comparison alternates between the programs in one process, after a warm-up,
-and gives medians. All get the same model, images, eps and steps, and start at the clean image, so that results can be
-compared. What is not installed is
+loop` is the textbook's; `plain, our network` the same loop on the network as advmix builds it. Every comparison
+alternates between the programs in one process, after a warm-up, and gives medians. All get the same images, weights,
+eps and steps, and start at the clean image, so that results can be compared. What is not installed is
 left out (`pip install foolbox adversarial-robustness-toolbox`, `pip install --no-deps torchattacks`).
 """
 
@@ -160,8 +160,7 @@ class Report:
         rates = {name: amount / spent for name, spent in seconds.items()}
         peers = {name: rate for name, rate in rates.items() if name not in ("advmix", OWN_NETWORK)}
         best = max(peers, key=lambda name: peers[name]) if peers else None
-        own = next(name for name in rates if name.startswith("advmix"))
-        ratio = rates[own] / peers[best] if best else None
+        ratio = rates["advmix"] / peers[best] if best else None
         self.rows.append({"work": work, "unit": unit, "rates": rates, "fastest_peer": best, "ratio": ratio, **more})
         print(f"{work}: " + ", ".join(f"{n} {r:,.0f}" for n, r in rates.items()) + f" {unit}"
               + (f"; {ratio:.2f} x {best}" if ratio else "") + (f"; {more}" if more else ""), flush=True)  # fmt: skip

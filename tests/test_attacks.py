@@ -189,9 +189,10 @@ def test_a_batch_is_attacked_like_its_samples_one_by_one(lenet: nn.Sequential) -
     assert ((together - single).abs() > 1e-6).float().mean() < 1e-3
 
 
-def test_random_starts_do_not_depend_on_batches(lenet: nn.Sequential) -> None:
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_starts_do_not_depend_on_batches(lenet: nn.Sequential, norm: str) -> None:
     x, y = batch(12)
-    threat = Threat(eps=0.3, alpha=1e-9, steps=1, restarts=2)
+    threat = Threat(norm=norm, eps=0.3, alpha=1e-9, steps=1, restarts=2)
 
     def whole(size: int) -> torch.Tensor:
         pixels = (x * 255).round().to(torch.uint8)

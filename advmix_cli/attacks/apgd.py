@@ -18,7 +18,7 @@ def checkpoints(steps: int) -> list[int]:
     """After which steps the step size is looked at. Source: Croce and Hein 2020, section 3.2."""
     shares, found = [0.0, 0.22], []
     while shares[-1] <= 1:
-        found.append(math.ceil(shares[-1] * steps))
+        found.append(math.ceil(round(shares[-1] * steps, 6)))
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
     return found
 

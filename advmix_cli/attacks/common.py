@@ -50,7 +50,8 @@ def starts(x: torch.Tensor, threat: Threat, random: torch.Generator) -> torch.Te
         return torch.empty_like(x).uniform_(-1, 1, generator=random)
     # Uniform in an L2 ball of d dimensions: the first d coordinates of a point on the sphere of d + 2.
     d = x[0].numel()
-    points = torch.empty((len(x), d + 2), device=x.device).normal_(generator=random)
+    # torch draws normal numbers in groups of 16: a sample's must fill whole groups to be its own in any batch.
+    points = torch.empty((len(x), -(-(d + 2) // 16) * 16), device=x.device).normal_(generator=random)[:, : d + 2]
     return (points / points.square().sum(1, keepdim=True).sqrt())[:, :d].reshape(x.shape)
 
 

@@ -1,0 +1,235 @@
+"""APGD, FAB, Square and their ensemble: what must hold for every attack, and for a set attacked in parts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from test_attacks import batch, lenet, random
+from torch import nn
+
+from advmix_cli import attacks, models
+from advmix_cli.attacks.apgd import checkpoints
+from advmix_cli.attacks.common import margin, objective
+from advmix_cli.attacks.fab import project
+from advmix_cli.attacks.square import share
+from advmix_cli.config import PUBLISHED, Threat
+
+__all__ = ["lenet"]
+
+STRONG = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+_LONGER = {"square": {"steps": 300}}
+
+
+def strong(attack: str, norm: str = "linf", eps: float = 0.1, **more: Any) -> Threat:
+    steps = {"steps": 60 if attack == "square" else 8, "targets": min(PUBLISHED[attack].get("targets", 0), 3)}
+    return Threat(attack=attack, norm=norm, **{**PUBLISHED[attack], **steps, "eps": eps, **more})
+
+
+def run(model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> tuple[torch.Tensor, torch.Tensor]:
+    return attacks.attack(model, x, y, threat, attacks.generators("cpu", 0, threat))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", STRONG)
+def test_budget_range_input_and_seed(lenet: nn.Sequential, attack: str, norm: str) -> None:
+    x, y = batch(24)
+    threat, before = strong(attack, norm, 0.15 if norm == "linf" else 4.0, **_LONGER.get(attack, {})), x.clone()
+    x_adv, success = run(lenet, x, y, threat)
+    length = (x_adv - x).abs().max() if norm == "linf" else (x_adv - x).double().flatten(1).norm(dim=1).max()
+    assert length <= threat.eps + 1e-6
+    assert 0 <= x_adv.min() <= x_adv.max() <= 1
+    assert torch.equal(x, before)
+    assert torch.equal(success, lenet(x_adv).argmax(1) != y)
+    assert success.any()
+    again, _ = run(lenet, x, y, threat)
+    assert torch.equal(x_adv, again)
+    if attack != "fab-t":  # which starts at the image itself
+        other, _ = attacks.attack(lenet, x, y, threat, attacks.generators("cpu", 1, threat), 1)
+        assert not torch.equal(x_adv, other)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", STRONG)
+def test_a_batch_is_attacked_like_its_samples_one_by_one(lenet: nn.Sequential, attack: str, norm: str) -> None:
+    x, y = batch(6)
+    model, pixels = copy.deepcopy(lenet).double(), x.double()  # so that the order of additions turns no sign
+    threat = strong(attack, norm, 0.1 if norm == "linf" else 1.0, steps=4 if attack != "square" else 40)
+    together = attacks.attack_set(model, pixels, y, threat, batch_size=6, seed=3)
+    single = attacks.attack_set(model, pixels, y, threat, batch_size=1, seed=3)
+    assert torch.equal(together.robust, single.robust)
+    assert torch.allclose(together.x_adv, single.x_adv, atol=1e-6)
+
+
+def test_square_asks_for_no_gradient() -> None:
+    class Refuses(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("a gradient was asked for")
+
+    class Opaque(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = models.build("lenet5", 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not torch.is_grad_enabled()
+            result: torch.Tensor = Refuses.apply(self.inner(x))
+            return result
+
+    model = Opaque().eval()
+    x, y = batch(8)
+    for norm in ("linf", "l2"):
+        run(model, x, y, strong("square", norm))
+    with pytest.raises(AssertionError):
+        run(model, x, y, strong("apgd-ce"))
+
+
+def test_the_ensemble_is_its_parts_on_what_stands(lenet: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = batch(40)
+    ensemble = Threat(attack="autoattack", eps=0.06)
+    assert [part.attack for part in ensemble.parts] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert [(part.steps, part.tries) for part in ensemble.parts] == [(100, 1), (100, 9), (100, 9), (5000, 1)]
+    short = tuple(dataclasses.replace(part, steps=20, targets=min(part.targets, 2)) for part in ensemble.parts)
+    monkeypatch.setattr(Threat, "parts", property(lambda self: short if self.attack == "autoattack" else (self,)))
+    whole = attacks.attack_set(lenet, x, y, ensemble, batch_size=16, seed=0)
+    robust = whole.clean_correct.clone()
+    for part, (_, standing) in zip(short, whole.stages, strict=True):
+        robust &= attacks.attack_set(lenet, x, y, part, batch_size=16, seed=0).robust
+        assert int(robust.sum()) == standing
+    assert torch.equal(whole.robust, robust)
+    fell = whole.clean_correct & ~whole.robust
+    assert fell.any()
+    assert (lenet(whole.x_adv[fell]).argmax(1) != y[fell]).all()
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6])
+def test_a_stopped_attack_continues_to_the_same_result(lenet: nn.Sequential, stop_after: int,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    x, y = batch(40)
+    parts = tuple(strong(attack, eps=0.05) for attack in ("apgd-ce", "fab-t", "square"))
+    monkeypatch.setattr(Threat, "parts", property(lambda self: parts if self.attack == "autoattack" else (self,)))
+    threat = Threat(attack="autoattack", eps=0.05)
+    states: list[dict[str, Any]] = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(make: Any) -> None:
+        states.append({name: value.clone() if torch.is_tensor(value) else value for name, value in make().items()})
+        if len(states) == stop_after:
+            raise Stopped
+
+    whole = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0)
+    with pytest.raises(Stopped):
+        attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, on_state=stop)
+    done: list[int] = []
+    again = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, state=states[-1], on_batch=done.append)
+    assert torch.equal(again.x_adv, whole.x_adv)
+    assert torch.equal(again.robust, whole.robust)
+    assert again.stages == whole.stages
+    assert sum(done) == 3 * len(x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_stopping_early_breaks_what_some_iterate_of_all_steps_breaks(lenet: nn.Sequential, norm: str) -> None:
+    x, y = batch(48)
+    threat = Threat(norm=norm, eps=0.1 if norm == "linf" else 1.2, alpha=0.02 if norm == "linf" else 0.2, steps=12)
+    early = dataclasses.replace(threat, early_stop=True)
+    _, fooled = attacks.attack(lenet, x, y, early, random())
+    ever = torch.zeros(len(y), dtype=torch.bool)
+    for steps in range(1, threat.steps + 1):
+        ever |= attacks.attack(lenet, x, y, dataclasses.replace(threat, steps=steps), random())[1]
+    with attacks.frozen(lenet):
+        start = (x + attacks.common.starts(x, threat, random()[0]) * threat.eps).clamp(0, 1)  # type: ignore[operator]
+    if norm == "linf":
+        ever |= lenet(start).argmax(1) != y
+        assert torch.equal(fooled, ever)
+    assert fooled.any()
+    assert not fooled.all()
+
+
+def test_the_same_bytes_for_any_number_of_threads(lenet: nn.Sequential) -> None:
+    x, y = batch(200)
+    threat = Threat(eps=0.2, alpha=0.05, steps=3)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            crafted = attacks.craft(lenet, x, y, threat, random()[0])
+            found.append((crafted, attacks.attack_set(lenet, x, y, threat, batch_size=50, seed=0).x_adv))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for crafted, attacked in found[1:]:
+        assert torch.equal(crafted, found[0][0])
+        assert torch.equal(attacked, found[0][1])
+
+
+def test_losses_are_what_their_papers_say() -> None:
+    logits = torch.tensor([[3.0, 1.0, 0.0, -1.0], [0.0, 5.0, 2.0, 1.0]])
+    y = torch.tensor([0, 2])
+    assert torch.equal(margin(logits, y), torch.tensor([-2.0, 3.0]))
+    assert torch.allclose(objective("dlr", y, None)(logits), torch.tensor([-2 / 3, 3 / 4]))
+    target = torch.tensor([1, 0])
+    # -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), in the order of the logits
+    assert torch.allclose(objective("dlr", y, target)(logits), torch.tensor([-2 / 3.5, -2 / 4.5]))
+    scaled = objective("dlr", y, None)(1000 * logits)
+    assert torch.allclose(scaled, objective("dlr", y, None)(logits))
+
+
+def test_checkpoints_and_shares_are_the_published_ones() -> None:
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [share(q, 10_000) for q in (0, 11, 51, 201, 8001)] == [0.8, 0.4, 0.2, 0.1, 0.8 / 2**9]
+    assert share(101, 5000) == share(202, 10_000)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_projection_is_the_nearest_point_of_the_boundary(norm: str) -> None:
+    """Against a bisection over how far the coordinates go, which knows nothing of sorting."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.rand((64, 20), generator=draws).double()
+    normal = torch.randn((64, 20), generator=draws).double()
+    value = torch.randn(64, generator=draws).double()
+    found = project(x, normal, value, norm)
+    towards = torch.where(value[:, None] > 0, -normal, normal)
+    speed = towards.sign() if norm == "linf" else towards
+    low, high = torch.zeros(64, 1).double(), torch.full((64, 1), 1e4).double()
+    for _ in range(200):
+        middle = (low + high) / 2
+        moved = (x + middle * speed).clamp(0, 1)
+        over = (value + (normal * (moved - x)).sum(1)).sign() != value.sign()
+        low, high = torch.where(over[:, None], low, middle), torch.where(over[:, None], middle, high)
+    reachable = (value + (normal * ((x + 1e4 * speed).clamp(0, 1) - x)).sum(1)).sign() != value.sign()
+    assert reachable.sum() > 40
+    assert torch.allclose(found[reachable], (x + high * speed).clamp(0, 1)[reachable], atol=1e-6)
+    left = (value + (normal * (found - x)).sum(1))[reachable]
+    assert left.abs().max() < 1e-9
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_targets_and_losses_of_pgd(lenet: nn.Sequential) -> None:
+    x, y = batch(48)
+    base = Threat(eps=0.12, alpha=0.03, steps=6, early_stop=True)
+    for more in ({"loss": "cw"}, {"loss": "dlr"}, {"targets": 3}, {"targets": 2, "loss": "dlr"}):
+        x_adv, success = run(lenet, x, y, dataclasses.replace(base, **more))
+        assert torch.equal(success, lenet(x_adv).argmax(1) != y)
+        assert success.any()
+
+
+def test_apgd_is_stronger_than_pgd_with_as_many_steps(lenet: nn.Sequential) -> None:
+    x, y = batch(128)
+    eps = 0.06
+    few = Threat(eps=eps, alpha=eps / 2, steps=10, early_stop=True)
+    pgd = int((~run(lenet, x, y, few)[1]).sum())
+    apgd = int((~run(lenet, x, y, strong("apgd-ce", eps=eps, steps=20))[1]).sum())
+    assert apgd <= pgd
