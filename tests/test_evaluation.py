@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from advmix_cli import evaluation, models
-from advmix_cli.statistics import wilson
+from advmix_cli.statistics import calibration_error, mcnemar, wilson
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
@@ -40,3 +40,26 @@ def test_wilson_against_published_intervals(correct: int, n: int, low: float, hi
 
 def test_wilson_of_nothing_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p"),
+    # The two-sided binomial test at one half, by hand: 2 (1 + 10) / 2^10, 2 (1 + 5 + 10) / 2^5, and no discord at all.
+    [(1, 9, 22 / 1024), (3, 2, 1.0), (0, 0, 1.0), (0, 6, 2 / 64)],
+)
+def test_mcnemar(only_a: int, only_b: int, p: float) -> None:
+    assert mcnemar(only_a, only_b) == pytest.approx(p)
+    assert mcnemar(only_b, only_a) == pytest.approx(p)
+    assert 0 <= mcnemar(3000, 3100) <= 1
+
+
+def test_calibration_is_torchmetrics() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
+    draws = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn((400, 10), generator=draws)
+    y = torch.randint(0, 10, (400,), generator=draws)
+    confidence, said = logits.softmax(1).max(1)
+    scored = evaluation.Score(said == y, torch.zeros(400), confidence)
+    theirs = torchmetrics.multiclass_calibration_error(logits.softmax(1), y, 10, n_bins=evaluation.BINS)
+    assert calibration_error(scored.reliability()) == pytest.approx(100 * float(theirs), abs=1e-3)
+    assert sum(n for n, _, _ in scored.reliability()) == 400

@@ -16,6 +16,7 @@ from advmix_cli.attacks.fab import fab
 from advmix_cli.attacks.pgd import pgd, pgd_as_run
 from advmix_cli.attacks.square import square
 from advmix_cli.config import Threat
+from advmix_cli.errors import UsageError
 from advmix_cli.runtime import side_by_side
 
 _AT_ONCE = 64
@@ -93,7 +94,11 @@ def _attack(
 def _ranked(model: nn.Module, x: torch.Tensor, y: torch.Tensor, targets: int) -> torch.Tensor:
     """The most likely wrong classes of each clean image, (targets,N), the likeliest first."""
     with torch.no_grad():
-        order = torch.sort(model(x).scatter(1, y[:, None], -torch.inf), dim=1, descending=True, stable=True).indices
+        logits = model(x)
+    if targets >= logits.shape[1]:
+        wrong = logits.shape[1] - 1
+        raise UsageError(f"--targets {targets} is more than the {wrong} wrong classes", f"try --targets {wrong}")
+    order = torch.sort(logits.scatter(1, y[:, None], -torch.inf), dim=1, descending=True, stable=True).indices
     return order[:, :targets].T.contiguous()
 
 

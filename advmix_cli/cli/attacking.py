@@ -13,7 +13,7 @@ from advmix_cli.cli.base import at_most, reference, references, run
 from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, resolve_model
+from advmix_cli.workflows.common import Session, resolve_model, resolve_models
 
 _CONTINUES = "the same command goes on from where it last kept its state, every ten seconds"
 
@@ -170,7 +170,7 @@ def evaluate(
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
         caches = [workflow.resolve_samples(session, ref) for ref in references(samples or [])]
         if refs or not caches:
-            chosen = [resolve_model(session, ref) for ref in references(refs or ["latest"])]
+            chosen = resolve_models(session, references(refs or ["latest"]))
         else:
             chosen = list({m.digest: m for m in (workflow.attacked_model(session, cache) for cache in caches)}.values())
         known = [cache.record for cache in caches if cache.record is not None]

@@ -8,7 +8,7 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, resolve_model
+from advmix_cli.workflows.common import Session, resolve_models
 
 app = typer.Typer(help="Pictures, as PNG and SVG.")
 app.callback(invoke_without_command=True)(show_help)
@@ -51,7 +51,7 @@ def curves(
     def work(session: Session) -> Result:
         from advmix_cli.workflows import visualize
 
-        chosen = [resolve_model(session, ref) for ref in references(models or ["latest"])]
+        chosen = resolve_models(session, references(models or ["latest"]))
         return visualize.curves(session, chosen, out)
 
     run(ctx, work, json=json, quiet=quiet, force=force)

@@ -117,7 +117,8 @@ ModelArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="Paths, names, prefixes, aliases, latest, or - for one a line on standard input; @best or @last.",
+        help="Paths, names, prefixes, aliases or a pattern of them ('m-*'), latest, or - for one a line on standard "
+        "input; @best or @last.",
         show_default="latest",
         autocompletion=_complete_refs(*_MODELS),
     ),

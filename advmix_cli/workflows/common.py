@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import os
@@ -185,6 +186,22 @@ def resolve_path(session: Session, ref: str, kinds: tuple[str, ...], suffixes: t
     if name != ref:
         session.report.note(f"{ref} is {name}")
     return (ref if ref in session.store.refs() else name), session.store.path(kind, name)
+
+
+def resolve_models(session: Session, refs: list[str]) -> list[ModelRef]:
+    """The models that `refs` name; one with a `*` names all aliases of that pattern, in their order."""
+    found: list[ModelRef] = []
+    for ref in refs:
+        if "*" not in ref:
+            found.append(resolve_model(session, ref))
+            continue
+        pattern, at, which = ref.partition("@")
+        aliases = sorted(alias for alias, (kind, _) in session.store.refs().items() if kind == "checkpoints")
+        named = [alias for alias in aliases if fnmatch.fnmatchcase(alias, pattern)]
+        if not named:
+            raise NotFoundError(f"no alias of a checkpoint is like {pattern!r}", "see advmix store list")
+        found += [resolve_model(session, alias + at + which) for alias in named]
+    return found
 
 
 def resolve_model(session: Session, ref: str) -> ModelRef:
