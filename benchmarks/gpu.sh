@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything for a machine with a GPU, in one go: the tests on CUDA, the rates, then the report's MNIST and CIFAR-10 runs.
+# Everything for a machine with a GPU, in one go: the tests on CUDA, the rates beside other programs', then the report's MNIST and CIFAR-10 runs.
 # RESULTS is where tables, pictures and JSON go; ADVMIX_DATA must hold both data sets. A rehearsal on a CPU:
 #   DEVICE=cpu LIMIT=300 EPOCHS=1 STEPS=2 CIFAR_LIMIT=64 bash benchmarks/gpu.sh
 set -euo pipefail
@@ -25,6 +25,8 @@ timed() { # name, command...: seconds and the command's own JSON
 size=(${LIMIT:+--limit "$LIMIT"})
 timed mnist-train advmix train --dataset mnist "${size[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-mnist
 timed mnist-attack advmix attack gpu-mnist "${size[@]}" ${STEPS:+--steps "$STEPS"}
+python3 benchmarks/speed.py --device "$ADVMIX_DEVICE" --undefended gpu-mnist --images "${LIMIT:-5000}" \
+  --cifar-images "${CIFAR_LIMIT:-1000}" --json "$results/speed.json" | tee "$results/speed.md"
 timed cifar-train advmix train --dataset cifar10 --precision bf16 ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} \
   ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-cifar
 timed cifar-attack advmix attack gpu-cifar ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} ${STEPS:+--steps "$STEPS"}

@@ -21,7 +21,7 @@ OTHERS: dict[str, Any] = {
     "preset": "report", "dataset": "glyphs", "arch": "other", "optimizer": "adam", "schedule": "constant",
     "mix": "mixup", "loss": "bce-softmax", "precision": "bf16", "split": "train", "norm": "l2", "attack": "fgsm",
     "variant": "as-run", "limit": 7, "per_class": 7, "threat": Threat(eps=0.1), "threats": (Threat(eps=0.1),),
-    "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train", "alpha": 0.07,
+    "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train", "alpha": 0.07, "audited": Threat(),
 }  # fmt: skip
 """Another value for every field that is no number."""
 

@@ -12,6 +12,7 @@ from conftest import Run
 from PIL import Image
 
 from advmix_cli import figures
+from advmix_cli.figures.style import COLOURS
 
 KINDS = {
     "samples": ("samples", "pa", "--count", "6"),
@@ -78,7 +79,7 @@ def test_the_colours_are_told_apart_by_colour_blind_readers() -> None:
         "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
         "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
     }
-    rgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in figures.COLOURS[:6]])
+    rgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in COLOURS[:6]])
     for matrix in views.values():
         seen = rgb @ np.array(matrix).T
         distances = [np.linalg.norm(seen[i] - seen[j]) for i in range(6) for j in range(i)]

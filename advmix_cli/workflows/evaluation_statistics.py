@@ -131,9 +131,9 @@ def calibrated(record: dict[str, Any]) -> list[dict[str, Any]]:
 def calibration_table(calibration: list[dict[str, Any]]) -> Table:
     """The same for people."""
     return Table(
-        ("calibration, clean", "confidence %", "accuracy %", "ECE %"),
+        ("calibration", "on", "confidence %", "accuracy %", "ECE %"),
         [
-            (each["model"], f"{each['confidence']:.2f}", f"{each['accuracy']:.2f}", f"{each['ece']:.2f}")
+            (each["model"], "clean", f"{each['confidence']:.2f}", f"{each['accuracy']:.2f}", f"{each['ece']:.2f}")
             for each in calibration
         ],
         right=("confidence %", "accuracy %", "ECE %"),
