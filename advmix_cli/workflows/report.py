@@ -28,6 +28,7 @@ h2 {{ font-size: 1.1rem; margin: 2rem 0 .5rem; }}
 .table {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
+td:last-child {{ min-width: 9rem; }}
 .number {{ text-align: right; white-space: nowrap; }}
 .masked, .suspicious {{ color: #b34700; font-weight: bold; }}
 p.note {{ color: #555; font-size: .85rem; white-space: pre-line; overflow-wrap: anywhere; }}
