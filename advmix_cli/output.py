@@ -156,10 +156,11 @@ class Output:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(f"{unit}  {{task.fields[rate]}}"),
+            TextColumn("{task.fields[about]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._err, transient=True) as bar:
-            yield _Bar(bar, bar.add_task(what, total=total, rate=""))
+            yield _Bar(bar, bar.add_task(what, total=total, rate="", about=""))
 
 
 class _Bar:
@@ -172,6 +173,10 @@ class _Bar:
         speed = self._bar.tasks[0].speed
         self._bar.update(self._task, advance=n, rate=f"{speed:,.0f}/s" if speed else "")
 
+    def about(self, text: str) -> None:
+        """Beside the bar."""
+        self._bar.update(self._task, about=text)
+
     def line(self, text: str) -> None:
         """Above the bar."""
         self._bar.console.print(Text(text))
@@ -182,7 +187,7 @@ class _Lines:
 
     def __init__(self, output: Output, what: str, total: int, unit: str) -> None:
         self._output, self._what, self._total, self._unit = output, what, total, unit
-        self._done, self._began = 0, time.monotonic()
+        self._done, self._began, self._about = 0, time.monotonic(), ""
         self._said = self._began
 
     def __call__(self, n: int) -> None:
@@ -191,7 +196,12 @@ class _Lines:
         if now - self._said >= _PLAIN_EVERY_S and self._done < self._total:
             rate = self._done / (now - self._began)
             left = (self._total - self._done) / rate
-            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s, {left:.0f} s left")
+            about = f", {self._about}" if self._about else ""
+            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s{about}, {left:.0f} s left")
+
+    def about(self, text: str) -> None:
+        """In the next line."""
+        self._about = text
 
     def line(self, text: str) -> None:
         """On a line of its own."""

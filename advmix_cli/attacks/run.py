@@ -176,6 +176,7 @@ def attack_set(
     seed: int,
     state: State | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
+    on_standing: Callable[[int], None] = lambda n: None,
     on_stage: Callable[[str, int], None] = lambda part, standing: None,
     on_state: Callable[[Callable[[], State]], None] = lambda make: None,
 ) -> AttackedSet:
@@ -185,9 +186,10 @@ def attack_set(
     left standing; a threat that stops early leaves images alone that are wrong before the attack. A sample's random
     numbers are its own: no result depends on which others stand, nor, but for rounding, on the batch size.
 
-    `on_batch` is called with the number of images done, which come to N for each part; `on_stage` after each part,
-    with its label and how many stand. `on_state` gets, after each batch, a function that makes a state of plain
-    tensors and values; with that `state` the same call continues, and gives the same. Raises as `attack` does.
+    `on_batch` is called with the number of images done, which come to N for each part, `on_standing` with how many are
+    still robust, `on_stage` after each part, with its label and that number. `on_state` gets, after each batch, a
+    function that makes a state of plain tensors and values; with that `state` the same call continues, and gives the
+    same. Raises as `attack` does.
     """
     if state is None:
         clean = _right(model, x, y, batch_size)
@@ -223,6 +225,7 @@ def attack_set(
                     now["x_adv"][batch.index] = attacked
                 now["robust"][batch.index] &= ~success
                 now |= {"batches": done, "linf_max": max(now["linf_max"], change)}
+                on_standing(int(now["robust"].sum()))
                 on_batch(len(batch.index))
                 on_state(functools.partial(dict, now))
         standing = int(now["robust"].sum())

@@ -102,6 +102,7 @@ def _attack(
             seed=settings.seed,
             state=state,
             on_batch=progress,
+            on_standing=lambda n: progress.about(f"{n} still robust"),
             on_stage=stage_line(progress, len(images), settings.threat),
             on_state=unfinished.now_and_then,
         )
@@ -134,6 +135,7 @@ def stage_line(progress: Progress, n: int, threat: Threat, of: str = "") -> Call
     """What to do after each part of a threat: for an ensemble, say how many images still stand."""
 
     def say(part: str, standing: int) -> None:
+        progress.about("")
         if len(threat.parts) > 1:
             progress.line(f"{of}{part}: {standing} of {n} images still robust ({100 * standing / n:.2f} %)")
 

@@ -27,13 +27,16 @@ WEIGHTS = ("best", "last")
 
 
 class Progress(Protocol):
-    """A running bar: call it with the number of units done; `line` states what is worth a line."""
+    """A running bar: call it with the number of units done; `line` says what is worth a line, `about` how it stands."""
 
     def __call__(self, n: int) -> None:
         """`n` more units are done."""
 
     def line(self, text: str) -> None:
         """Say something that stays."""
+
+    def about(self, text: str) -> None:
+        """Say beside the bar how things stand."""
 
 
 class Reporter(Protocol):
@@ -54,6 +57,9 @@ class _SilentProgress:
         pass
 
     def line(self, text: str) -> None:
+        pass
+
+    def about(self, text: str) -> None:
         pass
 
 

@@ -127,6 +127,7 @@ class _Model:
             seed=settings.seed,
             state=begun,
             on_batch=self._progress,
+            on_standing=lambda n: self._progress.about(f"{n} still robust"),
             on_stage=stage_line(self._progress, len(images), threat, f"{self._name}, "),
             on_state=lambda make: unfinished.now_and_then(lambda: {**kept, "under_way": which, "state": make()}),
         )
