@@ -34,6 +34,8 @@ _ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def _function(threat: Threat) -> Callable[..., torch.Tensor]:
+    if threat.attack not in _ATTACKS:
+        raise UsageError(f"{threat.attack} is an ensemble, which attacks whole sets", "use attack_set")
     return pgd_as_run if threat.variant == "as-run" else _ATTACKS[threat.attack]
 
 

@@ -47,8 +47,9 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
         )
         threat = Threat.from_dict(record["threat"])
         fresh = build(Untrained(model.arch, record["seed"]), device)
-        random = attacks.generators(device, record["seed"], threat)
-        against_fresh, _ = attacks.attack(fresh, clean, y, threat, random, record["seed"])
+        against_fresh = attacks.attack_set(fresh, clean, y, threat, batch_size=len(y), seed=record["seed"]).x_adv.to(
+            device
+        )
         net = load_model(model, device)
         names = images.info.classes
 
