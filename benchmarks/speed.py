@@ -6,7 +6,7 @@ The others get the network as it is usually written: standard layout, and in LeN
 loop` is the textbook's; `plain, our network` the same loop on the network as advmix builds it. Every comparison
 alternates between the programs in one process, after a warm-up, and gives medians. All get the same images, weights,
 eps and steps, and start at the clean image, so that results can be compared. What is not installed is
-left out (`pip install foolbox adversarial-robustness-toolbox`, `pip install --no-deps torchattacks`).
+left out (`pip install foolbox adversarial-robustness-toolbox multiprocess`, `pip install --no-deps torchattacks`).
 """
 
 from __future__ import annotations
@@ -278,6 +278,7 @@ def ensemble(report: Report, model: nn.Module, x: torch.Tensor, y: torch.Tensor,
     mine = attacks.attack_set(model, x, y, threat, batch_size=100, seed=0).robust
     seconds = {"advmix": time.perf_counter() - began}
     standing = {"advmix": int(mine.sum())}
+    print(f"AutoAttack, advmix: {standing['advmix']} of {len(x)} in {seconds['advmix']:.1f} s", flush=True)
     if "ART" in installed():
         from art.attacks.evasion import AutoAttack
 
