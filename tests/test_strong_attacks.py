@@ -14,7 +14,7 @@ from torch import nn
 from advmix_cli import attacks, models
 from advmix_cli.attacks.apgd import checkpoints
 from advmix_cli.attacks.common import margin, objective
-from advmix_cli.attacks.fab import project
+from advmix_cli.attacks.fab import by_doubling, project
 from advmix_cli.attacks.square import share
 from advmix_cli.config import PUBLISHED, Threat
 
@@ -215,6 +215,11 @@ def test_the_projection_is_the_nearest_point_of_the_boundary(norm: str) -> None:
     assert left.abs().max() < 1e-9
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+def test_running_sums_by_doubling() -> None:
+    x = torch.rand((3, 37), generator=torch.Generator().manual_seed(0)).double()
+    assert torch.allclose(by_doubling(x), x.cumsum(1))
 
 
 def test_targets_and_losses_of_pgd(lenet: nn.Sequential) -> None:
