@@ -73,8 +73,8 @@ def _learning_rate(table: presets.Table) -> Any:
     )
 
 
-def _steps(table: presets.Table) -> Any:
-    shown = _defaults(table, "steps")
+def _steps(table: presets.Table, others: str = "") -> Any:
+    shown = _defaults(table, "steps") + others
     return typer.Option("--steps", help="Iterations of the attack.", show_default=shown)
 
 
@@ -294,7 +294,7 @@ Alpha = Annotated[
         show_default="2.5 eps / steps",
     ),
 ]
-Steps = Annotated[int | None, _steps(presets.ATTACK)]
+Steps = Annotated[int | None, _steps(presets.ATTACK, "; apgd and fab 100")]
 AttackLoss = Annotated[
     str | None,
     typer.Option(
