@@ -20,7 +20,12 @@ from advmix_cli.errors import UsageError
 from advmix_cli.runtime import side_by_side
 
 _AT_ONCE = 64
-"""Images that one CPU thread attacks at a time, at most: the same for any number of threads."""
+
+
+def _at_once(n: int) -> int:
+    """How many of n images one CPU thread attacks at a time: the same for any number of threads, and few of a few."""
+    return min(_AT_ONCE, max(8, -(-n // 4)))
+
 
 _ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
     "pgd": pgd,
@@ -114,7 +119,7 @@ def craft(
     """
     run, noise = _function(threat), starts(x, threat, random)
     # Batch statistics are those of the whole batch; a GPU wants it whole too.
-    size = _AT_ONCE if x.device.type == "cpu" and mode == "eval" else len(x)
+    size = _at_once(len(x)) if x.device.type == "cpu" and mode == "eval" else len(x)
 
     def part(begin: int) -> torch.Tensor:
         chosen = slice(begin, begin + size)
@@ -206,7 +211,7 @@ def attack_set(
             "stages": [],
         }
     now = dict(state)
-    size = min(batch_size, _AT_ONCE) if x.device.type == "cpu" else batch_size
+    size = min(batch_size, _at_once(len(x))) if x.device.type == "cpu" else batch_size
     for number, part in enumerate(threat.parts):
         if number < now["part"]:
             on_batch(len(x))
