@@ -38,10 +38,6 @@ class Check:
     value: float
     advice: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
@@ -56,16 +52,12 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The gravest of the checks: consistent, suspicious or masked."""
-        return max((check.verdict for check in self.checks), key=_gravity)
+        found = {check.verdict for check in self.checks}
+        return next((verdict for verdict in reversed(VERDICTS) if verdict in found), VERDICTS[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they go into records."""
-        verdict = self.verdict if self.verdict in VERDICTS else "consistent"
-        return dataclasses.asdict(self) | {"verdict": verdict}
-
-
-def _gravity(verdict: str) -> int:
-    return ("ok", "note", "suspicious", "masked").index(verdict)
+        return dataclasses.asdict(self) | {"verdict": self.verdict}
 
 
 def graded(value: float, note: float, suspicious: float, masked: float = float("inf")) -> str:
@@ -110,10 +102,12 @@ class _Audit:
         self.by_steps: list[tuple[int, float]] = []
         self.clean = torch.zeros(len(y), dtype=torch.bool)
         self.standing = torch.zeros(len(y), dtype=torch.bool)  # under everything white-box
+        self.attacked = self.x
+        self._known: dict[Threat, torch.Tensor] = {}  # two stages ask for PGD-40 at eps
 
     def pgd(self, steps: int = 40, eps: float | None = None, **more: Any) -> Threat:
         eps = self.eps if eps is None else eps
-        return Threat(norm=self.norm, eps=eps, alpha=2.5 * eps / steps or 1.0, steps=steps, early_stop=True, **more)
+        return Threat(norm=self.norm, eps=eps, steps=steps, early_stop=True, **more)
 
     def published(self, attack: str) -> Threat:
         return Threat(attack=attack, norm=self.norm, eps=self.eps, **PUBLISHED[attack])
@@ -123,9 +117,13 @@ class _Audit:
         chosen = torch.ones_like(self.clean) if among is None else among
         where = chosen.nonzero().squeeze(1)
         flags = torch.zeros_like(self.clean)
+        if among is None and threat in self._known:
+            return self._known[threat].clone()
         if len(where):
             x, y = self.x[where.to(self.x.device)], self.y[where.to(self.y.device)]
             flags[where] = attack_set(self.model, x, y, threat, batch_size=self.size, seed=self.seed).robust
+        if among is None:
+            self._known[threat] = flags.clone()
         return flags
 
     def percent(self, flags: torch.Tensor) -> float:
@@ -233,12 +231,9 @@ class _Audit:
         )
 
     def larger(self) -> Iterator[Check]:
-        accuracies = [self.percent(self.robust(self.pgd(eps=self.eps * share))) for share in EPS_GRID]
-        self.by_eps = [
-            (self.eps * share, accuracy)
-            for share, accuracy in zip((0.0, *EPS_GRID), (self.percent(self.clean), *accuracies), strict=True)
-            if self.norm != "linf" or self.eps * share <= 1
-        ]
+        grid = [self.eps * share for share in EPS_GRID if self.norm != "linf" or self.eps * share <= 1]
+        self.by_eps = [(0.0, self.percent(self.clean))]
+        self.by_eps += [(eps, self.percent(self.robust(self.pgd(eps=eps)))) for eps in grid]
         rise = _rise([accuracy for _, accuracy in self.by_eps])
         yield Check(
             "a larger eps never helps the model",
@@ -277,12 +272,11 @@ class _Audit:
         )
 
     def way(self) -> Iterator[Check]:
-        x_adv = attack_set(
+        self.attacked = attack_set(
             self.model, self.x, self.y, dataclasses.replace(self.pgd(), early_stop=False), batch_size=self.size,
             seed=self.seed,
         ).x_adv.to(self.x.device)  # fmt: skip
-        self.attacked = x_adv
-        accuracies = [self.percent(self.right(self.x + share * (x_adv - self.x))) for share in WAY]
+        accuracies = [self.percent(self.right(self.x + share * (self.attacked - self.x))) for share in WAY]
         rise = _rise([self.percent(self.clean), *accuracies])
         yield Check(
             "accuracy falls along the way",

@@ -127,6 +127,11 @@ class _Settings:
         return cls(**{name: _NESTED.get(name, _plain)(value) for name, value in values.items()})
 
 
+def default_alpha(eps: float, steps: int) -> float:
+    """The step size of PGD where none is given: 2.5 eps / steps; with eps 0 any step is projected back."""
+    return 2.5 * eps / max(steps, 1) or 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Threat(_Settings):
     """What an attacker may do: always named together with a robust accuracy.
@@ -202,8 +207,8 @@ class Threat(_Settings):
 
     @property
     def step_size(self) -> float:
-        """alpha, or where none is set 2.5 eps / steps; with eps 0 any step is projected back to the clean image."""
-        return self.alpha if self.alpha is not None else 2.5 * self.eps / self.steps or 1.0
+        """alpha, or the default where none is set."""
+        return self.alpha if self.alpha is not None else default_alpha(self.eps, self.steps)
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advmix_cli.config import ATTACKS, NORMS, PUBLISHED, Adversary, Threat, TrainSettings
+from advmix_cli.config import ATTACKS, NORMS, PUBLISHED, Adversary, Threat, TrainSettings, default_alpha
 from advmix_cli.errors import UsageError, known_name
 
 PRESETS = ("default", "report", "as-run")
@@ -135,7 +135,7 @@ def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> T
     threat_values = {name: values.pop(name) for name in _THREAT if name in values}
     adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
     threat_values.setdefault("eps", _EPS[dataset][threat_values.get("norm", "linf")])
-    _default_alpha(threat_values)
+    threat_values.setdefault("alpha", default_alpha(threat_values["eps"], threat_values["steps"]))
     adversary = Adversary(threat=Threat(attack="pgd", **threat_values), **adversary_values)
     return _train_settings(preset, dataset, arch, values | {"adversary": adversary})
 
@@ -166,11 +166,6 @@ def _does_not_apply(name: str, attacks: Sequence[str]) -> UsageError:
         f"{why}--{name.replace('_', '-')} does not apply to {', '.join(attacks)}",
         f"it goes with --attack {' or '.join(takes)}",
     )
-
-
-def _default_alpha(values: dict[str, Any]) -> None:
-    """alpha is 2.5 eps / steps; with eps 0 any step is projected back to the clean image."""
-    values.setdefault("alpha", 2.5 * values["eps"] / max(values["steps"], 1) or 1.0)
 
 
 def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]) -> TrainSettings:
@@ -210,5 +205,5 @@ def threat(preset: str, dataset: str, **options: Any) -> Threat:
     values |= recipe | given
     if norm == "l2" and "alpha" not in given:
         values.pop("alpha", None)  # the presets' step sizes are meant for linf
-    _default_alpha(values)
+    values.setdefault("alpha", default_alpha(values["eps"], values["steps"]))
     return Threat(**values)

@@ -101,3 +101,9 @@ def test_transfer_that_beats_the_white_box_is_noticed(lenet: nn.Sequential) -> N
 @pytest.mark.parametrize(("value", "verdict"), [(0.1, "ok"), (0.3, "note"), (7, "suspicious"), (16, "masked")])
 def test_verdicts_are_graded(value: float, verdict: str) -> None:
     assert audit.graded(value, 0.2, 6, 15) == verdict
+
+
+def test_a_large_eps_leaves_out_what_no_pixel_can_do(lenet: nn.Sequential) -> None:
+    x, y = batch(16)
+    found = audit.audit(lenet, x, y, Threat(eps=0.8), classes=10)
+    assert [round(eps, 3) for eps, _ in found.by_eps] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -74,14 +74,9 @@ def into_ball(x_adv: torch.Tensor, x: torch.Tensor, threat: Threat) -> torch.Ten
     return (x + delta * (threat.eps / lengths(delta)).clamp_(max=1)).clamp_(0, 1)
 
 
-def best_wrong(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The highest logit of a wrong class, (N,)."""
-    return logits.scatter(1, y[:, None], -torch.inf).amax(1)
-
-
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """The highest wrong logit minus the right one, (N,): positive where misclassified. Source: Carlini, Wagner 2017."""
-    return best_wrong(logits, y) - logits.gather(1, y[:, None])[:, 0]
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
 def objective(kind: str, y: torch.Tensor, target: torch.Tensor | None) -> Loss:
@@ -138,7 +133,6 @@ class Standing:
         self.found, self._index = x.clone(), torch.arange(len(x), device=x.device)
         self._won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self._every = 1 if x.device.type == "cpu" else 10
-        self._images = self.found
 
     def mark(self, fooled: torch.Tensor, x: torch.Tensor) -> None:
         """Of the samples still there these are misclassified at x."""

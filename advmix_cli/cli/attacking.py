@@ -18,6 +18,12 @@ from advmix_cli.workflows.common import Session, resolve_model, resolve_models
 _CONTINUES = "the same command goes on from where it last kept its state, every ten seconds"
 
 
+def _of_the_attack(ctx: typer.Context) -> dict[str, Any]:
+    """What the command line says of the attack, by the names of the threat's settings; None where it says nothing."""
+    names = ("eps", "alpha", "steps", "restarts", "random_start", "loss", "targets", "queries")
+    return {name: ctx.params[name] for name in names}
+
+
 def attack(
     ctx: typer.Context,
     model: o.ModelArgument = None,
@@ -57,16 +63,7 @@ def attack(
     quiet: o.Quiet = False,
 ) -> None:
     """Attack a model's test images within a budget: a sample cache and the robust accuracy."""
-    given = {
-        "eps": eps,
-        "alpha": alpha,
-        "steps": steps,
-        "restarts": restarts,
-        "random_start": random_start,
-        "loss": loss,
-        "targets": targets,
-        "queries": queries,
-    }
+    given = _of_the_attack(ctx)
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows.attack import Untrained
@@ -143,16 +140,7 @@ def evaluate(
 
     With --samples and no model, the models that the caches were made against.
     """
-    given = {
-        "eps": eps,
-        "alpha": alpha,
-        "steps": steps,
-        "restarts": restarts,
-        "random_start": random_start,
-        "loss": loss,
-        "targets": targets,
-        "queries": queries,
-    }
+    given = _of_the_attack(ctx)
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows import evaluate as workflow

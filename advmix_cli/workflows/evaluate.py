@@ -21,7 +21,7 @@ from advmix_cli.workflows.common import (
 )
 from advmix_cli.workflows.evaluation_statistics import audited
 from advmix_cli.workflows.evaluation_table import result
-from advmix_cli.workflows.measuring import Cache, audits, grid, worst_of
+from advmix_cli.workflows.measuring import Cache, audits, begun, grid, worst_of
 from advmix_cli.workflows.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -154,11 +154,10 @@ def evaluate(
     failed = [each["model"] for each in audited(record) if each["verdict"] in grave]
     if failed:
         problem = AdvmixError(
-            f"the audit finds gradients {fail_on} or worse: {', '.join(failed)}" if fail_on == "suspicious"
-            else f"the audit finds masked gradients: {', '.join(failed)}",
+            f"the audit finds {fail_on} gradients{' or worse' if fail_on == 'suspicious' else ''}: {', '.join(failed)}",
             "see the advice beside its checks",
             code="masked-gradients",
-        )  # fmt: skip
+        )
         return dataclasses.replace(answer, problem=problem)
     return answer
 
@@ -202,8 +201,17 @@ def _evaluate(
     images = images.first(limit).to(device)
     unfinished = Unfinished(session, name, key)
     worst = worst_of(_sizes(samples), settings)
-    cells, reliability = grid(session, models, images, caches, worst, settings, unfinished)
-    found = audits(session, models, images, settings, unfinished) if settings.audited else None
+    kept = begun(session, unfinished)
+    cells, reliability = grid(session, models, images, caches, worst, settings, unfinished, kept)
+    found = audits(session, models, images, settings, unfinished, kept) if settings.audited else None
+    none: tuple[str | None, bool, dict[str, Any] | None] = (None, True, None)
+    columns = [none]  # of each: what its attack was made against, whether the clean images are known, the threat
+    for cache, (_, _, ours) in zip(samples, caches, strict=True):
+        source = cache.record["model"]["name"] if cache.record else None
+        columns.append((source, ours, cache.threat.to_dict() if cache.threat else None))
+    columns += [("itself", True, threat.to_dict()) for threat in settings.threats]
+    columns += [none] if worst else []
+    sources, joint, threats = (list(part) for part in zip(*columns, strict=True))
     record = {
         "schema": config.SCHEMA,
         "kind": "evaluation",
@@ -216,25 +224,10 @@ def _evaluate(
         "models": [model.label for model in models],
         "columns": _columns(samples, settings),
         "lineage": [model.lineage() for model in models],
-        "sources": [
-            None,
-            *(c.record["model"]["name"] if c.record else None for c in samples),
-            *("itself" for _ in settings.threats),
-            *(None for _ in worst[:1]),
-        ],
-        "joint": [
-            True,
-            *(ours for _, _, ours in caches),
-            *(True for _ in settings.threats),
-            *(True for _ in worst[:1]),
-        ],
+        "sources": sources,
+        "joint": joint,
         "worst_of": worst,
-        "threats": [
-            None,
-            *(cache.threat.to_dict() if cache.threat else None for cache in samples),
-            *(threat.to_dict() for threat in settings.threats),
-            *(None for _ in worst[:1]),
-        ],
+        "threats": threats,
         "grid": cells,
         "reliability": reliability,
         "audits": found,

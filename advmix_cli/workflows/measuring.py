@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import data
-from advmix_cli.config import EvalSettings
+from advmix_cli.config import EvalSettings, Threat
 from advmix_cli.workflows.attack import stage_line
 from advmix_cli.workflows.common import ModelRef, Progress, Session, load_model
 from advmix_cli.workflows.unfinished import Unfinished
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from advmix_cli.data import ImageSet
 
 Cell = dict[str, Any]
+Kept = dict[str, Any]
+"""What a stopped evaluation continues from: `done` by model and threat or audit, which is `under_way`, its `state`."""
 Cache = tuple["torch.Tensor", "torch.Tensor", bool]
 """Attacked images, their labels, and whether the clean originals are those of the data set."""
 
@@ -34,6 +35,15 @@ def worst_of(sizes: list[int | None], settings: EvalSettings) -> list[int]:
     return caches + threats if len(threats) > 1 else []
 
 
+def begun(session: Session, unfinished: Unfinished) -> Kept:
+    """What an evaluation has done before it was stopped: nothing, for a new one."""
+    kept = unfinished.read()
+    if kept is None:
+        return {"done": {}, "under_way": "", "state": None}
+    session.report.note("continuing where the same command was stopped")
+    return kept
+
+
 def grid(
     session: Session,
     models: list[ModelRef],
@@ -42,14 +52,12 @@ def grid(
     worst: list[int],
     settings: EvalSettings,
     unfinished: Unfinished,
+    kept: Kept,
 ) -> tuple[list[list[Cell]], list[list[tuple[int, float, float]]]]:
     """(a row of cells for each model, the reliability of each on clean images).
 
-    Attacks that are done, and how far the one under way is, are kept in `unfinished`, and taken from there.
+    Attacks that are done, and how far the one under way is, are taken from `kept`, and go into `unfinished`.
     """
-    kept = unfinished.read() or {"done": {}, "under_way": "", "state": None}
-    if kept["under_way"] or kept["done"]:
-        session.report.note("continuing where the same command was stopped")
     parts = sum(len(threat.parts) for threat in settings.threats)
     per_model = len(images) * (1 + parts) + sum(len(labels) for _, labels, _ in caches)
     rows, reliability = [], []
@@ -60,8 +68,8 @@ def grid(
             for threat in settings.threats:
                 which = f"{model.digest} {threat.label}"
                 if which not in kept["done"]:
-                    begun = kept["state"] if kept["under_way"] == which else None
-                    kept["done"][which] = run.attacked(threat, begun, unfinished, kept, which)
+                    state = kept["state"] if kept["under_way"] == which else None
+                    kept["done"][which] = run.attacked(threat, state, unfinished, kept, which)
                     kept |= {"under_way": "", "state": None}
                     unfinished.write(kept)
                 else:
@@ -112,7 +120,7 @@ class _Model:
         return self._cell(right, scored.losses)
 
     def attacked(
-        self, threat: Any, begun: dict[str, Any] | None, unfinished: Unfinished, kept: dict[str, Any], which: str
+        self, threat: Threat, state: dict[str, Any] | None, unfinished: Unfinished, kept: Kept, which: str
     ) -> dict[str, Any]:
         """What the threat leaves: plain tensors and values, from which the cell is made."""
         from advmix_cli import attacks
@@ -125,7 +133,7 @@ class _Model:
             threat,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            state=begun,
+            state=state,
             on_batch=self._progress,
             on_standing=lambda n: self._progress.about(f"{n} still robust"),
             on_stage=stage_line(self._progress, len(images), threat, f"{self._name}, "),
@@ -154,7 +162,12 @@ class _Model:
 
 
 def audits(
-    session: Session, models: list[ModelRef], images: ImageSet, settings: EvalSettings, unfinished: Unfinished
+    session: Session,
+    models: list[ModelRef],
+    images: ImageSet,
+    settings: EvalSettings,
+    unfinished: Unfinished,
+    kept: Kept,
 ) -> list[dict[str, Any]]:
     """An audit of each model; transfer is tried from every other one."""
     from advmix_cli import attacks, audit
@@ -162,9 +175,8 @@ def audits(
     threat = settings.audited
     assert threat is not None
     few = images.first(audit.IMAGES)
-    kept = unfinished.read() or {"done": {}, "under_way": "", "state": None}
     nets = [load_model(model, images.x.device) for model in models]
-    settled = dataclasses.replace(threat.parts[0], attack="pgd", steps=40, alpha=None, loss="ce", targets=0)
+    settled = Threat(norm=threat.norm, eps=threat.eps, steps=40)
     found = []
     with session.report.progress("auditing", len(models) * len(audit.STAGES), "checks") as progress:
         against = {}
