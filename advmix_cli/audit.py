@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli.attacks import attack_set, frozen, perturbation, to_float
+from advmix_cli.attacks import attack_set, frozen, perturbation, suitable_batch, to_float
 from advmix_cli.attacks.common import gradient, objective
 from advmix_cli.config import PUBLISHED, Threat
 from advmix_cli.evaluation import score
@@ -73,7 +73,7 @@ def audit(
     *,
     classes: int,
     seed: int = 0,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     transferred: Mapping[str, torch.Tensor] | None = None,
     on_check: Callable[[str], None] = lambda name: None,
 ) -> Audit:
@@ -82,7 +82,8 @@ def audit(
     Of the threat norm and eps count. `transferred` are images that were attacked within it against other models, by
     their names. `on_check` is called before each of `STAGES`, with its name. Uses at most the first `IMAGES` images.
     """
-    run = _Audit(model, to_float(x[:IMAGES]), y[:IMAGES], threat, classes, seed, batch_size)
+    few = to_float(x[:IMAGES])
+    run = _Audit(model, few, y[:IMAGES], threat, classes, seed, suitable_batch(model, few, batch_size))
     for name, stage in STAGES.items():
         on_check(name)
         run.checks += stage(run)

@@ -24,7 +24,7 @@ OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "steps", "one-cycle")
 PRECISIONS = ("float32", "bf16")
 ATTACKS: dict[str, tuple[str, ...]] = {
-    "pgd": ("alpha", "steps", "restarts", "random_start", "loss", "targets", "early_stop"),
+    "pgd": ("alpha", "steps", "restarts", "random_start", "loss", "targets", "early_stop", "precision"),
     "fgsm": (),
     "apgd-ce": ("steps", "restarts"),
     "apgd-dlr": ("steps", "restarts"),
@@ -140,7 +140,8 @@ class Threat(_Settings):
     (of Square the queries), `alpha` the step size of PGD (None where the attack chooses its own), `restarts` the
     tries of which the worst counts for each sample, `loss` what is climbed. With `targets` each try drives to
     one of that many likeliest wrong classes in turn. With `early_stop` PGD leaves a sample as soon as an iterate
-    is misclassified, as all the later attacks do. `autoattack` is an ensemble, see `parts`. The variant
+    is misclassified, as all the later attacks do. `precision` is what PGD computes its gradients in; verdicts are
+    always float32's. `autoattack` is an ensemble, see `parts`. The variant
     `as-run` is the published code's attack, whose iterates leave the ball (see `attacks.pgd.pgd_as_run`).
     """
 
@@ -155,12 +156,14 @@ class Threat(_Settings):
     loss: str = "ce"
     targets: int = 0
     early_stop: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         known_name(self.attack, ATTACKS, "attack")
         known_name(self.norm, NORMS, "norm")
         known_name(self.variant, VARIANTS, "variant")
         known_name(self.loss, ATTACK_LOSSES, "loss")
+        known_name(self.precision, PRECISIONS, "precision")
         _require(
             math.isfinite(self.eps) and self.eps >= 0,
             f"--eps must be a finite number of at least 0, not {self.eps}",
@@ -224,6 +227,8 @@ class Threat(_Settings):
             parts.append(str(self.steps))
         if self.restarts > 1:
             parts.append(f"x{self.restarts}")
+        if self.precision != "float32":
+            parts.append(self.precision)
         if self.variant != "standard":
             parts.append(self.variant)
         return "-".join(parts)
@@ -244,6 +249,8 @@ class Threat(_Settings):
             text += f", {self.restarts} restarts"
         if self.attack == "pgd" and self.early_stop:
             text += ", until won"
+        if self.precision != "float32":
+            text += f", in {self.precision}"
         return text + (" (as-run variant)" if self.variant != "standard" else "")
 
 
@@ -284,7 +291,9 @@ class Adversary(_Settings):
         """The short attack on validation and test images: the threat's ball, fewer steps, always the correct attack."""
         steps = min(self.checks, self.threat.steps)
         alpha = max(self.threat.step_size, 2.5 * self.threat.eps / steps)
-        return dataclasses.replace(self.threat, steps=steps, alpha=alpha, variant="standard", early_stop=True)
+        return dataclasses.replace(
+            self.threat, steps=steps, alpha=alpha, variant="standard", early_stop=True, precision="float32"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -368,7 +377,7 @@ class AttackSettings(_Settings):
     split: str
     limit: int | None
     threat: Threat
-    batch_size: int
+    batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -390,7 +399,7 @@ class EvalSettings(_Settings):
     split: str
     limit: int | None
     threats: tuple[Threat, ...]
-    batch_size: int
+    batch_size: int | None = None
     seed: int = 0
     audited: Threat | None = None
 

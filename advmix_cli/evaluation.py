@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advmix_cli.attacks import frozen, to_float
+from advmix_cli.attacks import frozen, suitable_batch, to_float
 from advmix_cli.runtime import side_by_side
 
 BINS = 15
@@ -49,17 +49,17 @@ def score(
     x: torch.Tensor,
     y: torch.Tensor,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> Score:
     """How a model does on images (N,C,H,W), uint8 or float in [0,1], with labels (N,), in eval mode, in float32.
 
-    On a CPU batches are scored side by side. Nothing is waited for before the end: the loss is that of every sample,
-    so that a short last batch weighs what it holds.
+    `batch_size` None: what suits the device. On a CPU batches are scored side by side. Nothing is waited for before
+    the end: the loss is that of every sample, so that a short last batch weighs what it holds.
     """
 
     def part(begin: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        chosen = slice(begin, begin + batch_size)
+        chosen = slice(begin, begin + size)
         with torch.no_grad():
             logits = model(to_float(x[chosen]))
             return (
@@ -68,12 +68,12 @@ def score(
                 logits.softmax(1).amax(1),
             )
 
-    scored = []
+    if not len(y):
+        return Score(torch.empty(0, dtype=torch.bool), torch.empty(0), torch.empty(0))
+    size, scored = suitable_batch(model, x, batch_size), []
     with frozen(model):
-        for done in side_by_side(part, range(0, len(y), batch_size), y.device):
+        for done in side_by_side(part, range(0, len(y), size), y.device):
             scored.append(done)
             on_batch(len(done[0]))
-    if not scored:
-        return Score(torch.empty(0, dtype=torch.bool), torch.empty(0), torch.empty(0))
     correct, losses, confidence = (torch.cat(parts).cpu() for parts in zip(*scored, strict=True))
     return Score(correct, losses, confidence)

@@ -23,7 +23,7 @@ def soft_labels(y: torch.Tensor, classes: int, sigma: float = 0.0) -> torch.Tens
     return targets.scatter_(1, y[:, None], 1 - (classes - 1) * sigma)
 
 
-def mix(a: torch.Tensor, b: torch.Tensor, lam: float) -> torch.Tensor:
+def mix(a: torch.Tensor, b: torch.Tensor, lam: float | torch.Tensor) -> torch.Tensor:
     """lam a + (1 - lam) b, exactly a or b at the ends. Source: Zhang et al. 2018 (mixup)."""
     return a * lam + b * (1 - lam)
 
@@ -32,7 +32,7 @@ def mix(a: torch.Tensor, b: torch.Tensor, lam: float) -> torch.Tensor:
 class Draw:
     """How one batch is mixed: at the input of `stage`, with its copy shuffled by `perm` (N,), in proportion `lam`."""
 
-    lam: float
+    lam: float | torch.Tensor
     stage: int
     perm: torch.Tensor
 

@@ -133,6 +133,8 @@ def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> T
     """The settings of adversarial training: what `options` give (None: not given), else what the preset says."""
     values = _recipe(ADVTRAIN, preset, dataset) | _given(options)
     threat_values = {name: values.pop(name) for name in _THREAT if name in values}
+    if "precision" in values:
+        threat_values["precision"] = values["precision"]
     adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
     threat_values.setdefault("eps", _EPS[dataset][threat_values.get("norm", "linf")])
     threat_values.setdefault("alpha", default_alpha(threat_values["eps"], threat_values["steps"]))

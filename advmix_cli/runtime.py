@@ -92,6 +92,18 @@ def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device
         torch.set_num_threads(workers)
 
 
+def threads() -> int:
+    """How many threads the CPU's work may use."""
+    return torch.get_num_threads()
+
+
+def own_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """On a CUDA device, a queue of its own for this thread's work, beside which other threads' work runs."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
 def available_cores() -> int:
     """The cores that this process may run on."""
     with contextlib.suppress(AttributeError):
@@ -117,4 +129,4 @@ def autocast(where: torch.device, precision: str) -> contextlib.AbstractContextM
     """bf16 where asked for; float32 computes as it stands."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(where.type, dtype=torch.bfloat16)
+    return torch.autocast(where.type, dtype=torch.bfloat16, cache_enabled=False)  # a recording must not keep weights

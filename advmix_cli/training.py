@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,15 +14,14 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from advmix_cli import graphs
 from advmix_cli.attacks import attack_set, craft, to_float
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation import score
-from advmix_cli.mixing import Mixer, forward_mixed, soft_labels, soft_loss
+from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
 from advmix_cli.runtime import autocast, generator
-
-_EVALUATION_BATCH = 500
 
 Weights = dict[str, torch.Tensor]
 State = dict[str, Any]
@@ -75,16 +75,13 @@ def augment(x: torch.Tensor, flip: bool, padding: int, random: torch.Generator) 
     return x
 
 
-def _optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+def _optimizer(model: nn.Module, settings: TrainSettings, device: torch.device) -> Optimizer:
+    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if graphs.records(device):
+        shared["fused"] = True  # counts its steps and takes its learning rate on the device
     if settings.optimizer == "adam":
-        return Adam(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    return SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
+        return Adam(model.parameters(), **shared)
+    return SGD(model.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **shared)
 
 
 def _scheduler(optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> LRScheduler:
@@ -131,7 +128,8 @@ class _Run:
     def __init__(self, model: nn.Sequential, splits: Splits, settings: TrainSettings, timed: bool) -> None:
         self.model, self.splits, self.settings = model, splits, settings
         self.device = splits.train.x.device
-        self.optimizer = _optimizer(model, settings)
+        self.optimizer = _optimizer(model, settings, self.device)
+        self.graphs = graphs.Graphs()
         self.steps = math.ceil(len(splits.train) / settings.batch_size)
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
         self.clock = Clock(self.device, timed)
@@ -164,7 +162,6 @@ class _Run:
     def learn(self, epoch: int, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
         """Pass over the training images once; the row of the history so far."""
         settings, images = self.settings, self.splits.train
-        classes = len(images.info.classes)
         order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "order", epoch)).to(self.device)
         random = generator(self.device, settings.seed, "augment", epoch)
         mixer = Mixer(settings, epoch, self.device)
@@ -183,17 +180,15 @@ class _Run:
                 largest = torch.maximum(largest, (x - clean).abs().max())
                 partner = clean if adversary.policy == "partial-pgd" else None
                 self.clock.lap("attack")
-            targets = soft_labels(y, classes, settings.soft_label)
-            with autocast(self.device, settings.precision):
-                logits, targets = forward_mixed(self.model, x, targets, mixer.draw(len(index)), partner)
-            loss = soft_loss(logits.float(), targets, settings.loss)
-            self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self.optimizer.step()
+            draw = mixer.draw(len(index))
+            stage, lam, perm = (None, None, None) if draw is None else (draw.stage, draw.lam, draw.perm)
+            lr = self.optimizer.param_groups[0]["lr"]
+            update = functools.partial(self._update, stage)
+            loss, hits = self.graphs(stage, update, x=x, y=y, lr=lr, lam=lam, perm=perm, partner=partner)
             self.scheduler.step()
             self.clock.lap("update")
-            losses.append(loss.detach() * len(index))
-            right += (logits.argmax(1) == targets.argmax(1)).sum()
+            losses.append(loss * len(index))
+            right += hits
             on_batch(epoch, len(index))
         row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
         row["train_accuracy"] = 100 * int(right) / len(images)
@@ -201,12 +196,38 @@ class _Run:
             row["linf_max"] = float(largest)
         return row
 
+    def _update(
+        self,
+        stage: int | None,
+        *,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        lr: float | torch.Tensor,
+        lam: float | torch.Tensor | None,
+        perm: torch.Tensor | None,
+        partner: torch.Tensor | None,
+    ) -> graphs.Tensors:
+        """Learn from one batch: (its loss, how many of it were right)."""
+        settings = self.settings
+        draw = None if stage is None or lam is None or perm is None else Draw(lam, stage, perm)
+        targets = soft_labels(y, len(self.splits.train.info.classes), settings.soft_label)
+        with autocast(self.device, settings.precision):
+            logits, targets = forward_mixed(self.model, x, targets, draw, partner)
+        loss = soft_loss(logits.float(), targets, settings.loss)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        scheduled = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.param_groups[0]["lr"] = lr  # on a GPU a tensor there, which a recording reads anew each time
+        self.optimizer.step()
+        self.optimizer.param_groups[0]["lr"] = scheduled
+        return loss.detach(), (logits.argmax(1) == targets.argmax(1)).sum()
+
     def judge(self, row: dict[str, Any]) -> None:
         """Complete the row with validation and test, and choose between this epoch and the best so far."""
         for name in ("validation", "test"):
             images: ImageSet = getattr(self.splits, name)
             if len(images):
-                scored = score(self.model, images.x, images.y, batch_size=_EVALUATION_BATCH)
+                scored = score(self.model, images.x, images.y)
                 row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
         if not all(math.isfinite(value) for name, value in row.items() if name.endswith("loss")):
             raise AdvmixError(
@@ -226,9 +247,7 @@ class _Run:
 def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
     """The accuracy, in percent, of a model under the short attack with which adversarial training checks itself."""
     assert settings.adversary is not None
-    attacked = attack_set(
-        model, images.x, images.y, settings.adversary.check, batch_size=_EVALUATION_BATCH, seed=settings.seed
-    )
+    attacked = attack_set(model, images.x, images.y, settings.adversary.check, seed=settings.seed)
     return 100 * int(attacked.robust.sum()) / len(images)
 
 

@@ -5,7 +5,7 @@ own; `run.py` chooses it, tries it again, checks what it gives, and goes through
 """
 
 from advmix_cli.attacks.common import frozen, generators, perturbation, to_float
-from advmix_cli.attacks.run import AttackedSet, attack, attack_set, craft
+from advmix_cli.attacks.run import AttackedSet, attack, attack_set, craft, suitable_batch
 
 __all__ = [
     "AttackedSet",
@@ -15,5 +15,6 @@ __all__ = [
     "frozen",
     "generators",
     "perturbation",
+    "suitable_batch",
     "to_float",
 ]

@@ -11,7 +11,7 @@ from torch import nn
 
 from advmix_cli.config import Threat
 from advmix_cli.errors import AdvmixError
-from advmix_cli.runtime import generator
+from advmix_cli.runtime import autocast, generator
 
 TOLERANCE = 1e-6
 """How far float32 rounding may carry a perturbation beyond eps, for eps of at most 1; in proportion above."""
@@ -112,11 +112,14 @@ def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.T
         return F.cross_entropy(logits, y, reduction="none"), logits.argmax(1) != y
 
 
-def gradient(model: nn.Module, x: torch.Tensor, loss: Loss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def gradient(
+    model: nn.Module, x: torch.Tensor, loss: Loss, precision: str = "float32"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(gradient of each sample's loss by its pixels, losses, logits) at x (N,C,H,W); the model must be frozen."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        logits = model(x)
+        with autocast(x.device, precision):
+            logits = model(x).float()
         losses = loss(logits)
         (slope,) = torch.autograd.grad(losses.sum(), x)
     return slope, losses.detach(), logits.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from advmix_cli import graphs
 from advmix_cli.attacks.common import Loss, Standing, gradient, lengths, objective
 from advmix_cli.config import Threat
 from advmix_cli.models.preactresnet import Normalize
@@ -26,6 +27,9 @@ def pgd(
     Source: Madry et al. 2018 and, for FGSM, Goodfellow et al. 2015.
     """
     start = x.clone() if noise is None else (x + noise * threat.eps).clamp_(0, 1)
+    recorded = graphs.of(model, x.device)
+    if recorded is not None:
+        return _recorded(recorded, model, start, y, threat, x, target)
     step = _Step(threat, threat.eps, threat.step_size, 0.0, 1.0)
     if threat.early_stop:
         return _until_won(model, start, y, threat, x, target, step)
@@ -80,19 +84,20 @@ class _Step:
         low: float | torch.Tensor,
         high: float | torch.Tensor,
     ) -> None:
-        self.norm, self.eps, self.alpha, self.low, self.high = threat.norm, eps, alpha, low, high
+        self.norm, self.precision = threat.norm, threat.precision
+        self.eps, self.alpha, self.low, self.high = eps, alpha, low, high
 
     def __call__(
         self, model: nn.Module, x_adv: torch.Tensor, centre: torch.Tensor, loss: Loss
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(the next iterate, the logits at this one, which it leaves as it is)."""
-        slope, _, logits = gradient(model, x_adv, loss)
+        slope, _, logits = gradient(model, x_adv, loss, self.precision)
         if self.norm == "linf":
             moved = slope.sign_().mul_(self.alpha).add_(x_adv).sub_(centre)
             moved = _clamp_(moved, -self.eps, self.eps)
         else:
             moved = slope.mul_(1 / lengths(slope)).mul_(self.alpha).add_(x_adv).sub_(centre)
-            moved.mul_((self.eps / lengths(moved)).clamp_(max=1))
+            moved.mul_(lengths(moved).reciprocal().mul_(self.eps).clamp_(max=1))
         return _clamp_(moved.add_(centre), self.low, self.high), logits
 
 
@@ -117,3 +122,75 @@ def _until_won(
             if not len(x_adv):
                 break
     return standing.finish(x_adv)
+
+
+_RECORDED_STEPS = 10
+
+
+def _recorded(
+    recorded: graphs.Graphs,
+    model: nn.Module,
+    x_adv: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    centre: torch.Tensor,
+    target: torch.Tensor | None,
+) -> torch.Tensor:
+    """The same steps on a GPU, several to a recording; with early stop the batch is halved where half of it is won."""
+    found, won, index = x_adv, torch.zeros_like(y, dtype=torch.bool), torch.arange(len(y), device=y.device)
+    ended = x_adv.clone()
+    for begin in range(0, threat.steps, _RECORDED_STEPS):
+        steps = min(_RECORDED_STEPS, threat.steps - begin)
+
+        def several(count: int = steps, **inputs: torch.Tensor) -> graphs.Tensors:
+            return _steps(model, threat, count, **inputs)
+
+        x_adv, found, won = recorded(
+            (steps, threat.norm, threat.loss, threat.early_stop, threat.precision),
+            several,
+            x_adv=x_adv,
+            y=y,
+            centre=centre,
+            target=target,
+            eps=threat.eps,
+            alpha=threat.step_size,
+            found=found,
+            won=won,
+        )
+        if not threat.early_stop:
+            continue
+        ended[index] = torch.where(won.view(-1, 1, 1, 1), found, x_adv)
+        standing = int((~won).sum())
+        if not standing:
+            break
+        while 2 * standing <= len(won):
+            keep = won.sort(stable=True).indices[: len(won) // 2]  # False first: those that stand, and some that do not
+            x_adv, y, centre, found, won, index = (each[keep] for each in (x_adv, y, centre, found, won, index))
+            target = None if target is None else target[keep]
+    return ended if threat.early_stop else x_adv
+
+
+def _steps(
+    model: nn.Module,
+    threat: Threat,
+    count: int,
+    *,
+    x_adv: torch.Tensor,
+    y: torch.Tensor,
+    centre: torch.Tensor,
+    target: torch.Tensor | None,
+    eps: torch.Tensor,
+    alpha: torch.Tensor,
+    found: torch.Tensor,
+    won: torch.Tensor,
+) -> graphs.Tensors:
+    """`count` steps: (the iterates, each sample's first winning image so far, whether it has one)."""
+    step, loss = _Step(threat, eps, alpha, 0.0, 1.0), objective(threat.loss, y, target)
+    for _ in range(count):
+        moved, logits = step(model, x_adv, centre, loss)
+        if threat.early_stop:
+            fooled = logits.argmax(1) != y
+            found = torch.where((fooled & ~won).view(-1, 1, 1, 1), x_adv, found)
+            won = won | fooled
+        x_adv = moved
+    return x_adv, found, won

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from advmix_cli.attacks.apgd import apgd
-from advmix_cli.attacks.common import frozen, generators, outcome, perturbation, starts, to_float
+from advmix_cli.attacks.common import frozen, generators, gradient, outcome, perturbation, starts, to_float
 from advmix_cli.attacks.fab import fab
 from advmix_cli.attacks.pgd import pgd, pgd_as_run
 from advmix_cli.attacks.square import square
@@ -25,6 +25,31 @@ _AT_ONCE = 64
 def _at_once(n: int) -> int:
     """How many of n images one CPU thread attacks at a time: the same for any number of threads, and few of a few."""
     return min(_AT_ONCE, max(8, -(-n // 4)))
+
+
+_SHARE_OF_MEMORY = 4
+_MOST_AT_ONCE = 4096
+
+
+def suitable_batch(model: nn.Module, x: torch.Tensor, asked: int | None) -> int:
+    """How many of the images x (N,C,H,W) to compute at a time: what was asked for, else what suits the device.
+
+    A GPU takes batches of equal size, as many images as a quarter of its memory holds by the measure of a few; that
+    is the same for the same model and GPU, and so are the results.
+    """
+    if asked is not None:
+        return asked
+    if x.device.type != "cuda":
+        return 100
+    few, device = to_float(x[:32]), x.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with frozen(model):
+        gradient(model, few, lambda logits: logits.amax(1))
+    each = max(torch.cuda.max_memory_allocated(device) - before, 1) / len(few)
+    total = torch.cuda.get_device_properties(device).total_memory
+    most = max(1, min(_MOST_AT_ONCE, int(total / _SHARE_OF_MEMORY / each)))
+    return -(-len(x) // -(-len(x) // most))
 
 
 _ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
@@ -179,7 +204,7 @@ def attack_set(
     y: torch.Tensor,
     threat: Threat,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     seed: int,
     state: State | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
@@ -189,15 +214,17 @@ def attack_set(
 ) -> AttackedSet:
     """Attack a set, pixels (N,C,H,W), uint8 or float in [0,1], and labels (N,) on the model's device, in batches.
 
-    On a CPU the batches are attacked side by side, one a thread. Each part of an ensemble attacks what the ones before
-    left standing; a threat that stops early leaves images alone that are wrong before the attack. A sample's random
-    numbers are its own: no result depends on which others stand, nor, but for rounding, on the batch size.
+    `batch_size` None: what suits the device. On a CPU the batches are attacked side by side, one a thread. Each part
+    of an ensemble attacks what the ones before left standing; a threat that stops early leaves images alone that are
+    wrong before the attack. A sample's random numbers are its own: no result depends on which others stand, nor, but
+    for rounding, on the batch size.
 
     `on_batch` is called with the number of images done, which come to N for each part, `on_standing` with how many are
     still robust, `on_stage` after each part, with its label and that number. `on_state` gets, after each batch, a
     function that makes a state of plain tensors and values; with that `state` the same call continues, and gives the
     same. Raises as `attack` does.
     """
+    batch_size = suitable_batch(model, x, batch_size)
     if state is None:
         clean = _right(model, x, y, batch_size)
         state = {

@@ -20,7 +20,7 @@ _CONTINUES = "the same command goes on from where it last kept its state, every 
 
 def _of_the_attack(ctx: typer.Context) -> dict[str, Any]:
     """What the command line says of the attack, by the names of the threat's settings; None where it says nothing."""
-    names = ("eps", "alpha", "steps", "restarts", "random_start", "loss", "targets", "queries")
+    names = ("eps", "alpha", "steps", "restarts", "random_start", "loss", "targets", "queries", "precision")
     return {name: ctx.params[name] for name in names}
 
 
@@ -37,6 +37,7 @@ def attack(
     loss: o.AttackLoss = None,
     targets: o.Targets = None,
     queries: o.Queries = None,
+    precision: o.AttackPrecision = None,
     early_stop: o.EarlyStop = False,
     untrained: Annotated[
         bool,
@@ -52,7 +53,7 @@ def attack(
     ] = None,
     split: o.Split = "test",
     limit: o.Limit = None,
-    batch_size: o.BatchSize = 100,
+    batch_size: o.BatchSize = None,
     seed: o.Seed = 0,
     preset: o.Preset = "default",
     name: o.Name = None,
@@ -113,10 +114,11 @@ def evaluate(
     loss: o.AttackLoss = None,
     targets: o.Targets = None,
     queries: o.Queries = None,
+    precision: o.AttackPrecision = None,
     dataset: o.ModelDataset = None,
     split: o.EvalSplit = None,
     limit: o.Limit = None,
-    batch_size: o.BatchSize = 100,
+    batch_size: o.BatchSize = None,
     seed: o.Seed = 0,
     preset: o.Preset = "default",
     audit: Annotated[

@@ -38,6 +38,22 @@ def _number(text: str | float) -> float:
         raise typer.BadParameter(f"{error}; write a number or a fraction such as 0.3 or 8/255") from None
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def _several(read: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Values with commas between, each once."""
+
+    def parse(given: Any) -> tuple[Any, ...]:
+        return given if isinstance(given, tuple) else tuple(dict.fromkeys(read(each) for each in str(given).split(",")))
+
+    return parse
+
+
 def _defaults(table: presets.Table, setting: str) -> str:
     """What the default preset says of a setting, data set by data set."""
     values = {name: values[setting] for name, values in table["default"].items() if setting in values}
@@ -194,7 +210,26 @@ LearningRate = Annotated[float | None, _learning_rate(presets.TRAIN)]
 AdvEpochs = Annotated[int | None, _epochs(presets.ADVTRAIN)]
 AdvBatchSize = Annotated[int | None, _batch_size(presets.ADVTRAIN)]
 AdvLearningRate = Annotated[float | None, _learning_rate(presets.ADVTRAIN)]
-Mix = Annotated[str, typer.Option("--mix", help="none, mixup or manifold.", autocompletion=_complete(*MIXES))]
+_TOGETHER = "several, with commas between, are trained together"
+Mixes = Annotated[
+    Any,
+    typer.Option(
+        "--mix",
+        parser=_several(str),
+        metavar="MIX,...",
+        help=f"none, mixup or manifold; {_TOGETHER}.",
+        autocompletion=_complete(*MIXES),
+    ),
+]
+Seeds = Annotated[
+    Any,
+    typer.Option(
+        "--seed",
+        parser=_several(_whole),
+        metavar="N,...",
+        help=f"Where all randomness comes from; {_TOGETHER}.",
+    ),
+]
 MixAlpha = Annotated[
     float | None,
     typer.Option(
@@ -205,13 +240,13 @@ MixAlpha = Annotated[
         show_default=", ".join(f"{mix} {alpha:g}" for mix, alpha in presets.MIX_ALPHA.items() if mix != "none"),
     ),
 ]
-SoftLabel = Annotated[
-    float | None,
+SoftLabels = Annotated[
+    Any,
     typer.Option(
         "--soft-label",
-        parser=_number,
-        metavar="SIGMA",
-        help="Give each wrong class SIGMA of the label.",
+        parser=_several(_number),
+        metavar="SIGMA,...",
+        help=f"Give each wrong class SIGMA of the label; {_TOGETHER}.",
         show_default="0",
     ),
 ]
@@ -220,6 +255,15 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="float32 or bf16, for training.",
+        show_default="float32",
+        autocompletion=_complete(*PRECISIONS),
+    ),
+]
+AttackPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="float32 or bf16, for pgd's gradients; verdicts are float32's.",
         show_default="float32",
         autocompletion=_complete(*PRECISIONS),
     ),
@@ -335,7 +379,9 @@ RandomStart = Annotated[
         show_default="random-start",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Images at a time.", show_default="what suits the device")
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Also write the picture here (.png or .svg).", show_default=False)
 ]

@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from advmix_cli import data, presets
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import at_most, reference, run
+from advmix_cli.config import TrainSettings
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, resolve_model
+from advmix_cli.workflows.common import ModelRef, Session, resolve_model
 
 _CONTINUES = "the same command goes on after the last whole epoch"
+
+
+def _train(
+    session: Session,
+    settings: Callable[..., TrainSettings],
+    several: dict[str, tuple[Any, ...] | None],
+    name: str | None,
+    *,
+    init: ModelRef | None = None,
+    verbose: bool = False,
+) -> Result:
+    """Train what `settings` makes of each combination of the options in `several` (None: not given)."""
+    from advmix_cli.workflows.together import Run, train_together
+    from advmix_cli.workflows.train import train
+
+    values = {option: given or (None,) for option, given in several.items()}
+    combinations = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+    if len(combinations) == 1:
+        return train(session, settings(**combinations[0]), name, init=init, verbose=verbose)
+    runs = []
+    for chosen in combinations:
+        parts = [_PARTS[option].format(value) for option, value in chosen.items() if len(values[option]) > 1]
+        runs.append(Run(" ".join(parts), settings(**chosen), name and "-".join([name, *parts])))
+    return train_together(session, runs, init=init, verbose=verbose)
+
+
+_PARTS = {"mix": "{}", "soft_label": "{:g}", "seed": "s{}"}
+"""How a run of several is called after what tells it from the others."""
 
 
 def train(
     ctx: typer.Context,
     dataset: o.Dataset = "glyphs",
     arch: o.Arch = None,
-    mix: o.Mix = "none",
+    mix: o.Mixes = "none",
     mix_alpha: o.MixAlpha = None,
-    soft_label: o.SoftLabel = None,
+    soft_label: o.SoftLabels = None,
     epochs: o.Epochs = None,
     batch_size: o.TrainBatchSize = None,
     lr: o.LearningRate = None,
     limit: o.Limit = None,
-    seed: o.Seed = 0,
+    seed: o.Seeds = 0,
     precision: o.Precision = None,
     preset: o.Preset = "default",
     name: o.Name = None,
@@ -40,23 +72,19 @@ def train(
     """Train a classifier on clean images, with mixup, manifold mixup or neither: a checkpoint."""
 
     def work(session: Session) -> Result:
-        from advmix_cli.workflows.train import train
-
-        settings = presets.train_settings(
+        settings = functools.partial(
+            presets.train_settings,
             preset,
             dataset,
             arch or data.info(dataset).arch,
-            mix=mix,
             mix_alpha=mix_alpha,
-            soft_label=soft_label,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
             limit=at_most(limit, dataset, "train"),
-            seed=seed,
             precision=precision,
         )
-        return train(session, settings, name)
+        return _train(session, settings, {"mix": mix, "soft_label": soft_label, "seed": seed}, name)
 
     run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
 
@@ -66,10 +94,10 @@ def advtrain(
     init: o.Init = None,
     dataset: o.InitDataset = None,
     arch: o.InitArch = None,
-    mix: o.Mix = "none",
+    mix: o.Mixes = "none",
     mix_alpha: o.MixAlpha = None,
     policy: o.Policy = "normal",
-    soft_label: o.SoftLabel = None,
+    soft_label: o.SoftLabels = None,
     eps: o.Eps = None,
     alpha: o.Alpha = None,
     steps: o.TrainSteps = None,
@@ -78,7 +106,7 @@ def advtrain(
     batch_size: o.AdvBatchSize = None,
     lr: o.AdvLearningRate = None,
     limit: o.Limit = None,
-    seed: o.Seed = 0,
+    seed: o.Seeds = 0,
     precision: o.Precision = None,
     preset: o.Preset = "default",
     name: o.Name = None,
@@ -92,7 +120,7 @@ def advtrain(
     """Train against PGD, from a standard checkpoint or from fresh weights: a checkpoint (Algorithms 1 and 2)."""
 
     def work(session: Session) -> Result:
-        from advmix_cli.workflows.train import standard_checkpoint, train
+        from advmix_cli.workflows.train import standard_checkpoint
 
         if dataset is not None:
             data.info(dataset)
@@ -104,14 +132,13 @@ def advtrain(
         else:
             begin = resolve_model(session, reference(init, "model"))
         on = dataset or (begin.dataset if begin else "glyphs")
-        settings = presets.advtrain_settings(
+        settings = functools.partial(
+            presets.advtrain_settings,
             preset,
             on,
             arch or (begin.arch if begin else data.info(on).arch),
-            mix=mix,
             mix_alpha=mix_alpha,
             policy=policy,
-            soft_label=soft_label,
             eps=eps,
             alpha=alpha,
             steps=steps,
@@ -120,10 +147,10 @@ def advtrain(
             batch_size=batch_size,
             lr=lr,
             limit=at_most(limit, on, "train"),
-            seed=seed,
             precision=precision,
         )
-        return train(session, settings, name, init=begin, verbose=verbose)
+        several = {"mix": mix, "soft_label": soft_label, "seed": seed}
+        return _train(session, settings, several, name, init=begin, verbose=verbose)
 
     run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import time
@@ -46,15 +47,18 @@ def standard_checkpoint(session: Session, dataset: str | None) -> ModelRef:
     )
 
 
-def train(
-    session: Session,
-    settings: TrainSettings,
-    alias: str | None = None,
-    *,
-    init: ModelRef | None = None,
-    verbose: bool = False,
-) -> Result:
-    """Train, continue, or find the checkpoint that `settings` give, from `init` or from fresh weights (None)."""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the settings come to: the checkpoint's name and key, the data's fingerprint, the images of an epoch."""
+
+    name: str
+    key: str
+    fingerprint: str
+    images: int
+
+
+def plan(session: Session, settings: TrainSettings, init: ModelRef | None) -> Plan:
+    """What `settings` and `init` come to. Raises UsageError where they do not fit together."""
     info = data.info(settings.dataset)
     models.check_fit(settings.arch, info.name, info.shape)
     config.check_sigma(settings.soft_label, len(info.classes))
@@ -70,33 +74,43 @@ def train(
         )
     fingerprint = session.fingerprint(settings.dataset)
     key = config.key("checkpoint", settings, data=fingerprint, init=init.digest if init else None)
-    name = f"{settings.label}-{key[:8]}"
+    return Plan(f"{settings.label}-{key[:8]}", key, fingerprint, learning)
+
+
+def train(
+    session: Session,
+    settings: TrainSettings,
+    alias: str | None = None,
+    *,
+    init: ModelRef | None = None,
+    verbose: bool = False,
+) -> Result:
+    """Train, continue, or find the checkpoint that `settings` give, from `init` or from fresh weights (None)."""
+    planned = plan(session, settings, init)
     started = time.monotonic()
     record, cached = make_once(
         session,
         "checkpoints",
-        name,
-        key,
+        planned.name,
+        planned.key,
         artifacts.checkpoint_record,
-        lambda: _train(session, settings, name, key, fingerprint, init, verbose),
+        lambda: _train(session, settings, planned, init, verbose),
     )
-    set_alias(session, alias, "checkpoints", name)
+    set_alias(session, alias, "checkpoints", planned.name)
     return checkpoint_result(session, record, cached, alias, time.monotonic() - started)
 
 
 def _train(
     session: Session,
     settings: TrainSettings,
-    name: str,
-    key: str,
-    fingerprint: str,
+    planned: Plan,
     init: ModelRef | None,
     verbose: bool,
 ) -> None:
     from advmix_cli import training
 
     device = session.device()
-    unfinished = Unfinished(session, name, key)
+    unfinished = Unfinished(session, planned.name, planned.key)
     state = unfinished.read()
     if state is not None:
         session.report.note(f"continuing after epoch {len(state['history'])}")
@@ -145,13 +159,13 @@ def _train(
     record = {
         "schema": config.SCHEMA,
         "kind": "checkpoint",
-        "name": name,
-        "key": key,
+        "name": planned.name,
+        "key": planned.key,
         "origin": "advtrain" if settings.adversary else "train",
         "init": init.lineage() if init else None,
         "arch": settings.arch,
         "dataset": settings.dataset,
-        "fingerprint": fingerprint,
+        "fingerprint": planned.fingerprint,
         "shape": list(data.info(settings.dataset).shape),
         "classes": len(data.info(settings.dataset).classes),
         "preset": settings.preset,
@@ -163,8 +177,8 @@ def _train(
         "made_with": made_with(),
     }
     store = session.store
-    store.write(store.path("checkpoints", name, ".history.jsonl"), history)
-    store.write(store.path("checkpoints", name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
+    store.write(store.path("checkpoints", planned.name, ".history.jsonl"), history)
+    store.write(store.path("checkpoints", planned.name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
     unfinished.delete()
 
 

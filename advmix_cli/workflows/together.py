@@ -1,0 +1,159 @@
+"""Several training runs at once: small networks fill neither a GPU nor, one at a time, the cores."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from advmix_cli.config import TrainSettings
+from advmix_cli.results import Result, Table, percent
+from advmix_cli.workflows.common import ModelRef, Progress, Reporter, Session
+from advmix_cli.workflows.train import plan, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One of the runs: what tells it from the others, its settings, and the alias for its checkpoint."""
+
+    label: str
+    settings: TrainSettings
+    alias: str | None
+
+
+def train_together(
+    session: Session, runs: Sequence[Run], *, init: ModelRef | None = None, verbose: bool = False
+) -> Result:
+    """Train, continue or find the checkpoints of all `runs`, each as `train` would alone.
+
+    On a CPU each has one thread, and gives the bytes of a run alone with one thread; on a GPU each has a stream. What
+    is wrong with any of the settings is said before anything begins. Where one fails the others stop too, and their
+    states are kept.
+    """
+    plans = [plan(session, run.settings, init) for run in runs]
+    missing = [
+        run
+        for run, planned in zip(runs, plans, strict=True)
+        if session.force or not session.store.path("checkpoints", planned.name).exists()
+    ]
+    if missing:
+        _train(session, missing, init, verbose)
+    stored = dataclasses.replace(session, force=False)
+    results = [train(stored, run.settings, run.alias, init=init).data for run in runs]
+    begun = {id(run) for run in missing}
+    for run, data in zip(runs, results, strict=True):
+        data["cached"] = id(run) not in begun
+    names = [run.alias or data["checkpoint"] for run, data in zip(runs, results, strict=True)]
+    return Result(
+        data={"runs": results},
+        refs=[data["checkpoint"] for data in results],
+        blocks=[_table(runs, results)],
+        hint=f"compare them: advmix eval {' '.join(names)}",
+    )
+
+
+def _table(runs: Sequence[Run], results: list[dict[str, object]]) -> Table:
+    adversarial = runs[0].settings.adversary is not None
+    rows = []
+    for run, data in zip(runs, results, strict=True):
+        metrics = data["metrics"]
+        assert isinstance(metrics, dict)
+        name = str(data["checkpoint"]) + (" (from the store)" if data["cached"] else "")
+        cells = [run.label, name, f"{metrics['best_epoch']} of {data['epochs']}", percent(metrics["test_accuracy"])]
+        rows.append((*cells, percent(metrics["test_robust_accuracy"])) if adversarial else tuple(cells))
+    columns = ("run", "checkpoint", "chosen epoch", "test", *(["attacked"] if adversarial else []))
+    return Table(columns, rows, right=columns[2:])
+
+
+def _train(session: Session, runs: list[Run], init: ModelRef | None, verbose: bool) -> None:
+    from advmix_cli import runtime
+
+    device = session.device()
+    workers = len(runs) if device.type == "cuda" else min(len(runs), runtime.threads())
+    alone = dataclasses.replace(session, threads=1) if device.type == "cpu" else session
+    stop = threading.Event()
+
+    def one(run: Run, total: Progress) -> None:
+        part = dataclasses.replace(alone, report=_Part(session.report, run.label, total, stop))
+        with runtime.own_stream(device):
+            train(part, run.settings, init=init, verbose=verbose)
+
+    images = sum(run.settings.epochs * plan(session, run.settings, init).images for run in runs)
+    with (
+        session.report.progress(f"training {len(runs)} models", images, "images") as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        shared = _Shared(progress)
+        futures = {pool.submit(one, run, shared): run for run in runs}
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
+        for future in done:
+            error = future.exception()
+            if error is not None:
+                session.report.warn(f"{futures[future].label} failed; the others stop, and their states are kept")
+                raise error
+
+
+class _Stop(Exception):
+    """Another run failed, or the user stopped all."""
+
+
+class _Shared:
+    """The bar of all runs, for their threads."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._lock = progress, threading.Lock()
+
+    def __call__(self, n: int) -> None:
+        with self._lock:
+            self._progress(n)
+
+    def line(self, text: str) -> None:
+        with self._lock:
+            self._progress.line(text)
+
+    def about(self, text: str) -> None:
+        pass
+
+
+class _PartProgress:
+    """What one run adds to the bar of all; where all are to stop, it stops the run."""
+
+    def __init__(self, label: str, total: Progress | None, lines: Progress, stop: threading.Event) -> None:
+        self._label, self._total, self._lines, self._stop = label, total, lines, stop
+
+    def __call__(self, n: int) -> None:
+        if self._stop.is_set():
+            raise _Stop
+        if self._total is not None:
+            self._total(n)
+
+    def line(self, text: str) -> None:
+        self._lines.line(f"{self._label}: {text}")
+
+    def about(self, text: str) -> None:
+        pass
+
+
+class _Part:
+    """The reporter of one run: its lines carry its label, its images count for all."""
+
+    def __init__(self, report: Reporter, label: str, total: Progress, stop: threading.Event) -> None:
+        self._report, self._label, self._total, self._stop = report, label, total, stop
+
+    def note(self, text: str) -> None:
+        self._report.note(f"{self._label}: {text}")
+
+    def warn(self, text: str) -> None:
+        self._report.warn(f"{self._label}: {text}")
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[_PartProgress]:
+        counted = self._total if unit == "images" else None
+        yield _PartProgress(self._label, counted, self._total, self._stop)
