@@ -27,9 +27,18 @@ timed mnist-train advmix train --dataset mnist "${size[@]}" ${EPOCHS:+--epochs "
 timed mnist-attack advmix attack gpu-mnist "${size[@]}" ${STEPS:+--steps "$STEPS"}
 python3 benchmarks/speed.py --device "$ADVMIX_DEVICE" --undefended gpu-mnist --images "${LIMIT:-5000}" \
   --cifar-images "${CIFAR_LIMIT:-1000}" --json "$results/speed.json" | tee "$results/speed.md"
+# An epoch against PGD-40, by one model and by twelve together.
+epoch=(advmix advtrain --dataset mnist --init untrained --steps "${STEPS:-40}" --epochs 1 "${size[@]}")
+timed adversarial-epoch "${epoch[@]}"
+timed adversarial-epoch-of-twelve "${epoch[@]}" --mix none,mixup,manifold --seed 1,2,3,4
 timed cifar-train advmix train --dataset cifar10 --precision bf16 ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} \
   ${EPOCHS:+--epochs "$EPOCHS"} --name gpu-cifar
 timed cifar-attack advmix attack gpu-cifar ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} ${STEPS:+--steps "$STEPS"}
+timed cifar-adversarial-epoch advmix advtrain --dataset cifar10 --init untrained --steps 7 --epochs 1 --precision bf16 \
+  ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"} --name gpu-cifar-adv
+for precision in float32 bf16; do
+  timed cifar-$precision advmix eval gpu-cifar-adv --attack pgd --precision $precision ${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"}
+done
 
 cd "$results"
 for example in standard_training mnist_defense soft_labels partial_pgd; do

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -158,7 +159,7 @@ class Report:
 
     def add(self, work: str, unit: str, amount: float, seconds: dict[str, float], **more: Any) -> None:
         rates = {name: amount / spent for name, spent in seconds.items()}
-        peers = {name: rate for name, rate in rates.items() if name not in ("advmix", OWN_NETWORK)}
+        peers = {name: rate for name, rate in rates.items() if name in PEERS}
         best = max(peers, key=lambda name: peers[name]) if peers else None
         ratio = rates["advmix"] / peers[best] if best else None
         self.rows.append({"work": work, "unit": unit, "rates": rates, "fastest_peer": best, "ratio": ratio, **more})
@@ -166,7 +167,7 @@ class Report:
               + (f"; {ratio:.2f} x {best}" if ratio else "") + (f"; {more}" if more else ""), flush=True)  # fmt: skip
 
 
-def bound(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
+def bound(model: nn.Module, x: torch.Tensor, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """Image-steps a second that the machine allows: by arithmetic and by moving each stage's output four times."""
     moved: list[int] = []
     hooks = [
@@ -180,7 +181,7 @@ def bound(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
         hook.remove()
     operations = 2 * counter.get_total_flops() / len(x)  # the gradient of the pixels costs as much again
     size = 2048 if x.device.type == "cpu" else 8192
-    a = torch.rand((size, size), device=x.device)
+    a = torch.rand((size, size), device=x.device).to(dtype)
     rate = 2 * size**3 / alternate({"mm": lambda: a @ a}, 5, x.device)["mm"]
     big = torch.rand(1 << 26, device=x.device)
     copied = torch.empty_like(big)
@@ -225,6 +226,23 @@ def full_steps(report: Report, title: str, model: nn.Module, x: torch.Tensor, y:
     if len(batches) > 1:
         limits = {key: round(value) for key, value in bound(model, x[: batches[0]]).items()}
         report.add(f"{title}, each at its best of {batches}", "image-steps/s", amount, best, bound=limits)
+
+
+def in_bf16(report: Report, title: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat,
+            batches: list[int], repeats: int) -> None:  # fmt: skip
+    """Our attack with gradients in bf16 beside float32, and how much of the bf16 matrix rate it reaches."""
+    half = dataclasses.replace(threat, precision="bf16")
+    works = {
+        (kind, batch): (lambda t=each, b=batch: ours(model, x, y, t, b))
+        for kind, each in (("advmix", half), ("advmix, float32", threat))
+        for batch in batches
+    }
+    seconds = alternate(works, repeats, x.device)
+    best = {kind: min(spent for (k, _), spent in seconds.items() if k == kind) for kind, _ in works}
+    limits = bound(model, x[: batches[0]], torch.bfloat16)
+    rate = len(x) * threat.steps / best["advmix"]
+    report.add(f"{title}, bf16, best of {batches}", "image-steps/s", len(x) * threat.steps, best,
+               share_of_matrix_rate=round(rate / limits["bound_operations"], 3))  # fmt: skip
 
 
 def robust_accuracy(report: Report, title: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat,
@@ -325,6 +343,9 @@ def markdown(rows: list[dict[str, Any]], machine: str) -> str:
             lines.append(f"| {row['work']} | {row['unit']} | {row['seconds']:.2f} | {blank} |")
     lines.append("")
     for row in rows:
+        if "share_of_matrix_rate" in row:
+            lines.append(f"- {row['work']}: {100 * row['share_of_matrix_rate']:.1f} % of the measured bf16 matrix "
+                         f"rate; in float32 {row['rates']['advmix, float32']:,.0f} image-steps/s.")  # fmt: skip
         if "standing" in row:
             lines.append(f"- {row['work']}: left standing {row['standing']}"
                          + (f", verdicts other than ours {row['verdicts_other_than_ours']}"
@@ -379,9 +400,10 @@ def main() -> None:
     colour = torch.rand((chosen.cifar_images, 3, 32, 32), generator=random).to(device)
     labels = torch.randint(0, 10, (chosen.cifar_images,), generator=random).to(device)
     ten = Threat(eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
-    full_steps(report, "PGD-10, PreAct-ResNet18 (random weights and images)",
-               models.build("preactresnet18").to(device), colour, labels, ten, [min(100, chosen.cifar_images)],
-               max(repeats // 2, 1))  # fmt: skip
+    title, network = "PGD-10, PreAct-ResNet18 (random weights and images)", models.build("preactresnet18").to(device)
+    sizes = sorted({min(size, chosen.cifar_images) for size in ([100, 250, 500, 1000] if large else [100])})
+    full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
+    in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
     if chosen.defended and chosen.ensemble_images:
         few = images.first(chosen.ensemble_images)
         ensemble(report, model_of(chosen.defended), attacks.to_float(few.x), few.y, 0.3)

@@ -13,18 +13,20 @@ from torch import nn
 from advmix_cli.attacks.apgd import apgd
 from advmix_cli.attacks.common import frozen, generators, gradient, outcome, perturbation, starts, to_float
 from advmix_cli.attacks.fab import fab
-from advmix_cli.attacks.pgd import pgd, pgd_as_run
+from advmix_cli.attacks.pgd import TOGETHER, pgd, pgd_as_run
 from advmix_cli.attacks.square import square
 from advmix_cli.config import Threat
 from advmix_cli.errors import UsageError
 from advmix_cli.runtime import side_by_side
 
-_AT_ONCE = 64
 
+def _at_once(n: int, threat: Threat) -> int:
+    """How many of n images one CPU thread attacks at a time: the same for any number of threads, and few of a few.
 
-def _at_once(n: int) -> int:
-    """How many of n images one CPU thread attacks at a time: the same for any number of threads, and few of a few."""
-    return min(_AT_ONCE, max(8, -(-n // 4)))
+    PGD that stops early takes more, of which it computes with as many as the others.
+    """
+    most = 4 * TOGETHER if threat.attack == "pgd" and threat.early_stop else TOGETHER
+    return min(most, max(8, -(-n // 4)))
 
 
 _SHARE_OF_MEMORY = 4
@@ -144,7 +146,7 @@ def craft(
     """
     run, noise = _function(threat), starts(x, threat, random)
     # Batch statistics are those of the whole batch; a GPU wants it whole too.
-    size = _at_once(len(x)) if x.device.type == "cpu" and mode == "eval" else len(x)
+    size = _at_once(len(x), threat) if x.device.type == "cpu" and mode == "eval" else len(x)
 
     def part(begin: int) -> torch.Tensor:
         chosen = slice(begin, begin + size)
@@ -224,7 +226,7 @@ def attack_set(
     function that makes a state of plain tensors and values; with that `state` the same call continues, and gives the
     same. Raises as `attack` does.
     """
-    batch_size = suitable_batch(model, x, batch_size)
+    asked, batch_size = batch_size, suitable_batch(model, x, batch_size)
     if state is None:
         clean = _right(model, x, y, batch_size)
         state = {
@@ -238,12 +240,14 @@ def attack_set(
             "stages": [],
         }
     now = dict(state)
-    size = min(batch_size, _at_once(len(x))) if x.device.type == "cpu" else batch_size
     for number, part in enumerate(threat.parts):
         if number < now["part"]:
             on_batch(len(x))
             continue
         on_batch(int((~now["attacked"]).sum()))  # they are done without an attack
+        size = batch_size
+        if x.device.type == "cpu":
+            size = min(_at_once(len(x), part), asked or len(x))
         with frozen(model):
             for done, (batch, attacked, success, change) in enumerate(
                 side_by_side(
