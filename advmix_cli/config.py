@@ -201,12 +201,16 @@ class Threat(_Settings):
     def parts(self) -> tuple[Threat, ...]:
         """The attacks of an ensemble in their order, each for what the ones before left standing; else this one alone.
 
-        `autoattack` is the standard ensemble of Croce and Hein 2020 with its published settings.
+        `autoattack` is the standard ensemble of Croce and Hein 2020 with its published settings, and then Square again:
+        where gradients are masked, another random search finds what the first one missed.
         """
         if self.attack != "autoattack":
             return (self,)
-        standard = ("apgd-ce", "apgd-t", "fab-t", "square")
-        return tuple(Threat(attack=name, norm=self.norm, eps=self.eps, **PUBLISHED[name]) for name in standard)
+        tries = (("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1), ("square", 4))
+        return tuple(
+            Threat(attack=name, norm=self.norm, eps=self.eps, restarts=restarts, **PUBLISHED[name])
+            for name, restarts in tries
+        )
 
     @property
     def step_size(self) -> float:
@@ -236,7 +240,7 @@ class Threat(_Settings):
     def __str__(self) -> str:
         text = f"{_TITLES.get(self.attack, self.attack.upper())} {self.norm} eps {number(self.eps)}"
         if self.attack == "autoattack":
-            return text + ", standard: APGD-CE, APGD-T, FAB-T and Square in turn"
+            return text + ", standard (APGD-CE, APGD-T, FAB-T, Square), then Square 4 times more"
         if self.attack == "pgd":
             loss = "" if self.loss == "ce" else f" of the {self.loss} loss"
             start = "random start" if self.random_start else "no random start"

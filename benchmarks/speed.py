@@ -75,7 +75,7 @@ def textbook(model: nn.Module) -> nn.Module:
     for stage in copy.deepcopy(model):  # type: ignore[attr-defined]
         layers = list(stage)
         if len(layers) > 1 and isinstance(layers[1], nn.MaxPool2d):
-            layers = [layers[0], layers[2], layers[1]]
+            layers = [layers[0], layers[2], nn.MaxPool2d(2)]
         stages.append(nn.Sequential(*layers))
     return nn.Sequential(*stages).to(memory_format=torch.contiguous_format).eval()
 

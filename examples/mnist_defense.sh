@@ -10,13 +10,9 @@ epochs=(${EPOCHS:+--epochs "$EPOCHS"})
 steps=(${STEPS:+--steps "$STEPS"})
 mixes=(none mixup manifold)
 
-for mix in "${mixes[@]}"; do
-  advmix train --dataset "$dataset" --mix "$mix" "${preset[@]}" "${size[@]}" "${epochs[@]}" --name "$dataset-$mix"
-done
-for mix in "${mixes[@]}"; do
-  advmix advtrain --dataset "$dataset" --init "${INIT:-$dataset-none}" --mix "$mix" "${preset[@]}" "${size[@]}" \
-    "${epochs[@]}" "${steps[@]}" --name "$dataset-adv-$mix"
-done
+advmix train --dataset "$dataset" --mix none,mixup,manifold "${preset[@]}" "${size[@]}" "${epochs[@]}" --name "$dataset"
+advmix advtrain --dataset "$dataset" --init "${INIT:-$dataset-none}" --mix none,mixup,manifold "${preset[@]}" "${size[@]}" \
+  "${epochs[@]}" "${steps[@]}" --name "$dataset-adv"
 
 advmix eval "${mixes[@]/#/$dataset-}" "${mixes[@]/#/$dataset-adv-}" --attack pgd "${preset[@]}" "${size[@]}" "${steps[@]}"
 advmix visualize curves "${mixes[@]/#/$dataset-adv-}" --out "$dataset-defense.png"

@@ -10,8 +10,6 @@ steps=(${STEPS:+--steps "$STEPS"})
 sigmas=(0 0.001 0.003 0.005 0.01)
 
 advmix train --dataset "$dataset" "${preset[@]}" "${size[@]}" "${epochs[@]}" --name "$dataset-none"
-for sigma in "${sigmas[@]}"; do
-  advmix advtrain --init "$dataset-none" --mix mixup --soft-label "$sigma" "${preset[@]}" "${size[@]}" \
-    "${epochs[@]}" "${steps[@]}" --name "$dataset-sigma-$sigma"
-done
+advmix advtrain --init "$dataset-none" --mix mixup --soft-label "$(IFS=,; echo "${sigmas[*]}")" "${preset[@]}" \
+  "${size[@]}" "${epochs[@]}" "${steps[@]}" --name "$dataset-sigma"
 advmix eval "${sigmas[@]/#/$dataset-sigma-}" --attack pgd "${preset[@]}" "${size[@]}" "${steps[@]}"

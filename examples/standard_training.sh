@@ -8,10 +8,10 @@ preset=(${PRESET:+--preset "$PRESET"})
 size=(${LIMIT:+--limit "$LIMIT"})
 mixes=(none mixup manifold)
 
+advmix train --dataset "$dataset" --mix none,mixup,manifold "${preset[@]}" "${size[@]}" ${EPOCHS:+--epochs "$EPOCHS"} \
+  --name "$dataset"
 samples=()
 for mix in "${mixes[@]}"; do
-  advmix train --dataset "$dataset" --mix "$mix" "${preset[@]}" "${size[@]}" ${EPOCHS:+--epochs "$EPOCHS"} \
-    --name "$dataset-$mix"
   advmix attack "$dataset-$mix" "${preset[@]}" "${size[@]}" --name "$dataset-$mix-pgd"
   samples+=(--samples "$dataset-$mix-pgd")
 done

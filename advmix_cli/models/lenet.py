@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
+
+
+class Pool(nn.MaxPool2d):
+    """Max-pooling of 2x2 windows of images (N,C,H,W) with even sides; (N,C,H/2,W/2).
+
+    Where no gradient is wanted, on a CPU, as maxima of whole rows, then of columns: the same values, many times faster.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The largest value of each window."""
+        if x.requires_grad or x.device.type != "cpu":
+            return super().forward(x)
+        rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
 def lenet5() -> nn.Sequential:
@@ -15,8 +33,8 @@ def lenet5() -> nn.Sequential:
     """
     return nn.Sequential(
         OrderedDict(
-            c1=nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 6, 5), pool=nn.MaxPool2d(2), relu=nn.ReLU())),
-            c2=nn.Sequential(OrderedDict(conv=nn.Conv2d(6, 16, 5), pool=nn.MaxPool2d(2), relu=nn.ReLU())),
+            c1=nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 6, 5), pool=Pool(), relu=nn.ReLU())),
+            c2=nn.Sequential(OrderedDict(conv=nn.Conv2d(6, 16, 5), pool=Pool(), relu=nn.ReLU())),
             f3=nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(400, 120), relu=nn.ReLU())),
             f4=nn.Sequential(OrderedDict(linear=nn.Linear(120, 84), relu=nn.ReLU())),
             f5=nn.Sequential(OrderedDict(linear=nn.Linear(84, 10))),
