@@ -8,6 +8,7 @@ from torch import nn
 
 from advmix_cli import models
 from advmix_cli.errors import UsageError
+from advmix_cli.models.lenet import Pool
 from advmix_cli.models.preactresnet import Normalize, PreActBlock
 
 
@@ -25,8 +26,8 @@ def test_models_are_sequences_of_stages(name: str, parameters: int) -> None:
 def test_lenet_is_convolution_pool_relu() -> None:
     kinds = [[type(layer).__name__ for layer in stage] for stage in models.build("lenet5")]
     assert kinds == [
-        ["Conv2d", "MaxPool2d", "ReLU"],
-        ["Conv2d", "MaxPool2d", "ReLU"],
+        ["Conv2d", "Pool", "ReLU"],
+        ["Conv2d", "Pool", "ReLU"],
         ["Flatten", "Linear", "ReLU"],
         ["Linear", "ReLU"],
         ["Linear"],
@@ -44,6 +45,17 @@ def test_pooling_before_the_relu_changes_no_bit() -> None:
     of_ours = torch.autograd.grad(nn.functional.cross_entropy(ours, y), [x, *model.parameters()])
     of_theirs = torch.autograd.grad(nn.functional.cross_entropy(theirs, y), [x, *model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(of_ours, of_theirs, strict=True))
+
+
+def test_pooling_without_a_gradient_changes_no_bit() -> None:
+    x = torch.randn((8, 6, 28, 28), generator=torch.Generator().manual_seed(0)).round(decimals=1)  # many are equal
+    x[0, 0, :2, :4] = torch.tensor([[-torch.inf, 1, torch.nan, 0], [torch.inf, 1, 2, -0.0]])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        expected = nn.MaxPool2d(2)(x)
+        torch.testing.assert_close(Pool()(x), expected, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(Pool()(x.requires_grad_()), expected, rtol=0, atol=0, equal_nan=True)
+        x = x.detach()
 
 
 def test_preactresnet_normalises_first_and_has_no_batch_norm_before_the_pool() -> None:

@@ -20,7 +20,7 @@ class Pool(nn.MaxPool2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The largest value of each window."""
         if x.requires_grad or x.device.type != "cpu":
-            return super().forward(x)
+            return torch.nn.functional.max_pool2d(x, 2)
         rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
         return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
