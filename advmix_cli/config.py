@@ -31,6 +31,7 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "apgd-t": ("steps", "restarts", "targets"),
     "fab-t": ("steps", "targets"),
     "square": ("queries", "restarts"),
+    "square-pgd": ("queries", "restarts"),
     "autoattack": (),
 }
 """Every attack, with the options that mean something to it beside norm and eps."""
@@ -40,9 +41,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "apgd-t": {"steps": 100, "loss": "dlr", "targets": 9, "early_stop": True},
     "fab-t": {"steps": 100, "loss": "cw", "targets": 9, "random_start": False, "early_stop": True},
     "square": {"steps": 5000, "loss": "cw", "early_stop": True},
+    "square-pgd": {"steps": 2000, "loss": "cw", "early_stop": True},
     "autoattack": {"steps": 100, "early_stop": True},
 }
-"""What the attacks of the standard ensemble are in their authors' setting, the same for every data set."""
+"""Settings that are the same for every data set: those that the standard ensemble's authors published, and our own."""
 ATTACK_LOSSES = ("ce", "dlr", "cw")
 NORMS = ("linf", "l2")
 VARIANTS = ("standard", "as-run")
@@ -201,12 +203,12 @@ class Threat(_Settings):
     def parts(self) -> tuple[Threat, ...]:
         """The attacks of an ensemble in their order, each for what the ones before left standing; else this one alone.
 
-        `autoattack` is the standard ensemble of Croce and Hein 2020 with its published settings, and then Square again:
-        where gradients are masked, another random search finds what the first one missed.
+        `autoattack` is the standard ensemble of Croce and Hein 2020 with its published settings, and then `square-pgd`,
+        for the images whose gradients are masked.
         """
         if self.attack != "autoattack":
             return (self,)
-        tries = (("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1), ("square", 4))
+        tries = (("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1), ("square-pgd", 6))
         return tuple(
             Threat(attack=name, norm=self.norm, eps=self.eps, restarts=restarts, **PUBLISHED[name])
             for name, restarts in tries
@@ -240,13 +242,13 @@ class Threat(_Settings):
     def __str__(self) -> str:
         text = f"{_TITLES.get(self.attack, self.attack.upper())} {self.norm} eps {number(self.eps)}"
         if self.attack == "autoattack":
-            return text + ", standard (APGD-CE, APGD-T, FAB-T, Square), then Square 4 times more"
+            return text + ", standard (APGD-CE, APGD-T, FAB-T, Square), then Square with PGD, 6 tries"
         if self.attack == "pgd":
             loss = "" if self.loss == "ce" else f" of the {self.loss} loss"
             start = "random start" if self.random_start else "no random start"
             text += f", alpha {number(self.step_size)}, {self.steps} steps{loss}, {start}"
         elif self.attack != "fgsm":
-            text += f", {self.steps} {'queries' if self.attack == 'square' else 'steps'}"
+            text += f", {self.steps} {'queries' if self.attack.startswith('square') else 'steps'}"
         if self.targets:
             text += f" for each of {self.targets} targets"
         if self.restarts > 1:
@@ -258,7 +260,7 @@ class Threat(_Settings):
         return text + (" (as-run variant)" if self.variant != "standard" else "")
 
 
-_TITLES = {"autoattack": "AutoAttack", "square": "Square"}
+_TITLES = {"autoattack": "AutoAttack", "square": "Square", "square-pgd": "Square and PGD,"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_the_worst_case_is_taken_image_by_image(trained: Path, advmix: Run) -> N
 
 def test_a_cache_of_the_ensemble_is_one_like_any_other(trained: Path, advmix: Run, tmp_path: Path) -> None:
     data = advmix("attack", "a", "--attack", "autoattack", "--eps", "0.3", "--limit", "10", "--json").data
-    parts = ["apgd-ce", "apgd-t", "fab-t", "square", "square"]
+    parts = ["apgd-ce", "apgd-t", "fab-t", "square", "square-pgd"]
     assert [stage["attack"].split("-0.3")[0] for stage in data["stages"]] == parts
     assert data["stages"][-1]["robust_accuracy"] == data["robust_accuracy"]
     (_, row) = advmix("eval", "--samples", data["samples"], "--json").data["rows"]

@@ -14,6 +14,7 @@ from advmix_cli.attacks.apgd import apgd
 from advmix_cli.attacks.common import frozen, generators, gradient, outcome, perturbation, starts, to_float
 from advmix_cli.attacks.fab import fab
 from advmix_cli.attacks.pgd import TOGETHER, pgd, pgd_as_run
+from advmix_cli.attacks.refined import refined
 from advmix_cli.attacks.square import square
 from advmix_cli.config import Threat
 from advmix_cli.errors import UsageError
@@ -62,6 +63,7 @@ _ATTACKS: dict[str, Callable[..., torch.Tensor]] = {
     "apgd-t": apgd,
     "fab-t": fab,
     "square": square,
+    "square-pgd": refined,
 }
 
 
@@ -245,17 +247,14 @@ def attack_set(
             on_batch(len(x))
             continue
         on_batch(int((~now["attacked"]).sum()))  # they are done without an attack
-        own_seed = seed + 100 * sum(
-            other.attack == part.attack for other in threat.parts[:number]
-        )  # not the same again
         size = batch_size
         if x.device.type == "cpu":
             size = min(_at_once(len(x), part), asked or len(x))
         with frozen(model):
             for done, (batch, attacked, success, change) in enumerate(
                 side_by_side(
-                    functools.partial(_one, model, part, own_seed),
-                    _batches(x, y, part, now["attacked"], size, own_seed, now["batches"], on_batch),
+                    functools.partial(_one, model, part, seed),
+                    _batches(x, y, part, now["attacked"], size, seed, now["batches"], on_batch),
                     x.device,
                 ),
                 now["batches"] + 1,

@@ -357,7 +357,9 @@ Targets = Annotated[
         show_default="pgd 0: any wrong class; apgd-t, fab-t 9",
     ),
 ]
-Queries = Annotated[int | None, typer.Option("--queries", help="How often square may ask.", show_default="5000")]
+Queries = Annotated[
+    int | None, typer.Option("--queries", help="How often square may ask.", show_default="square 5000, square-pgd 2000")
+]
 EarlyStop = Annotated[
     bool,
     typer.Option("--early-stop", help="Let pgd leave an image at its first success, which eval always does."),
