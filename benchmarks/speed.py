@@ -228,6 +228,19 @@ def full_steps(report: Report, title: str, model: nn.Module, x: torch.Tensor, y:
         report.add(f"{title}, each at its best of {batches}", "image-steps/s", amount, best, bound=limits)
 
 
+def forward(report: Report, model: nn.Module, x: torch.Tensor, repeats: int) -> None:
+    """Logits where no gradient is wanted, as Square and every verdict need them."""
+
+    def all_of(network: nn.Module) -> None:
+        with torch.no_grad():
+            for i in range(0, len(x), 64):
+                network(x[i : i + 64])
+
+    usual = textbook(model)
+    works = {"advmix": lambda: all_of(model), "plain loop": lambda: all_of(usual)}
+    report.add("forward pass, LeNet5, batch 64", "images/s", len(x), alternate(works, repeats, x.device))
+
+
 def in_bf16(report: Report, title: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat,
             batches: list[int], repeats: int) -> None:  # fmt: skip
     """Our attack with gradients in bf16 beside float32, and how much of the bf16 matrix rate it reaches."""
@@ -289,25 +302,6 @@ def training_epoch(report: Report, title: str, build: Callable[[], nn.Module], x
     report.add(title, "images/s", len(x), alternate(works, repeats, x.device))
 
 
-def ensemble(report: Report, model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float) -> None:
-    """AutoAttack, once each: ours and ART's, with the standard numbers of steps and queries."""
-    threat = Threat(attack="autoattack", eps=eps)
-    began = time.perf_counter()
-    mine = attacks.attack_set(model, x, y, threat, batch_size=100, seed=0).robust
-    seconds = {"advmix": time.perf_counter() - began}
-    standing = {"advmix": int(mine.sum())}
-    print(f"AutoAttack, advmix: {standing['advmix']} of {len(x)} in {seconds['advmix']:.1f} s", flush=True)
-    if "ART" in installed():
-        from art.attacks.evasion import AutoAttack
-
-        began = time.perf_counter()
-        attack = AutoAttack(art_classifier(textbook(model), x), norm="inf", eps=eps, eps_step=2 * eps, batch_size=100)
-        x_adv = torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())).to(x.device)
-        seconds["ART"] = time.perf_counter() - began
-        standing["ART"] = int((score(model, x_adv, y, batch_size=500).correct).sum())
-    report.add("AutoAttack", "images/s", len(x), seconds, standing=standing, of=len(x))
-
-
 def start_up(report: Report) -> None:
     """Whole processes: help, and an answer from the store."""
     with tempfile.TemporaryDirectory() as home:
@@ -347,9 +341,8 @@ def markdown(rows: list[dict[str, Any]], machine: str) -> str:
             lines.append(f"- {row['work']}: {100 * row['share_of_matrix_rate']:.1f} % of the measured bf16 matrix "
                          f"rate; in float32 {row['rates']['advmix, float32']:,.0f} image-steps/s.")  # fmt: skip
         if "standing" in row:
-            lines.append(f"- {row['work']}: left standing {row['standing']}"
-                         + (f", verdicts other than ours {row['verdicts_other_than_ours']}"
-                            if "verdicts_other_than_ours" in row else f" of {row['of']}") + ".")  # fmt: skip
+            lines.append(f"- {row['work']}: left standing {row['standing']}, "
+                         f"verdicts other than ours {row['verdicts_other_than_ours']}.")  # fmt: skip
         if "images_equal_to_ours" in row:
             lines.append(f"- {row['work']}: share of images equal to ours bit for bit {row['images_equal_to_ours']}.")
         if "bound" in row:
@@ -366,10 +359,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dataset", default="mnist", help="mnist or glyphs, for LeNet5")
     parser.add_argument("--undefended", help="a checkpoint; else one is trained for a moment")
-    parser.add_argument("--defended", help="a checkpoint for robust accuracy and AutoAttack; else those are left out")
+    parser.add_argument("--defended", help="a checkpoint for robust accuracy; else that is left out")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--cifar-images", type=int, default=16)
-    parser.add_argument("--ensemble-images", type=int, default=0, help="for AutoAttack; 0: none")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--doc", type=Path, help="replace what stands between the marks in this document")
@@ -388,6 +380,7 @@ def main() -> None:
     threat = Threat(eps=0.3, alpha=0.01, steps=40, random_start=False)
     large = [1000, 5000] if device.type == "cuda" else []
     full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, [100, 25, 50, 250, 500, *large], repeats)
+    forward(report, undefended, x, repeats)
     if chosen.undefended:
         robust_accuracy(report, "robust accuracy, undefended LeNet5, PGD-40", undefended, x, y, threat, repeats)
     if chosen.defended:
@@ -404,9 +397,6 @@ def main() -> None:
     sizes = sorted({min(size, chosen.cifar_images) for size in ([100, 250, 500, 1000] if large else [100])})
     full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
     in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
-    if chosen.defended and chosen.ensemble_images:
-        few = images.first(chosen.ensemble_images)
-        ensemble(report, model_of(chosen.defended), attacks.to_float(few.x), few.y, 0.3)
     start_up(report)
 
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
