@@ -216,10 +216,13 @@ class _Run:
         loss = soft_loss(logits.float(), targets, settings.loss)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        scheduled = self.optimizer.param_groups[0]["lr"]
-        self.optimizer.param_groups[0]["lr"] = lr  # on a GPU a tensor there, which a recording reads anew each time
+        (group,) = self.optimizer.param_groups
+        before = dict(group)
+        group["lr"] = lr  # on a GPU a tensor there, which a recording reads anew each time
+        if "capturable" in group:  # Adam's word that it knows it is being recorded
+            group["capturable"] = x.is_cuda and torch.cuda.is_current_stream_capturing()
         self.optimizer.step()
-        self.optimizer.param_groups[0]["lr"] = scheduled
+        group.update(before)
         return loss.detach(), (logits.argmax(1) == targets.argmax(1)).sum()
 
     def judge(self, row: dict[str, Any]) -> None:
