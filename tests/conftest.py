@@ -41,6 +41,14 @@ class Outcome:
 
 Run = Callable[..., Outcome]
 
+ADVMIX_THAT_HEEDS_CTRL_C = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from advmix_cli.__main__ import main; main()",
+)
+"""As started from a terminal: what a shell starts in the background, these tests perhaps, ignores it."""
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import typer.main
-from conftest import TINY, Run, shell
+from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run, shell
 
 from advmix_cli import artifacts
 from advmix_cli.cli import app
@@ -471,7 +471,7 @@ def test_a_closed_pipe_is_no_error(trained: Path) -> None:
 
 
 def test_interrupting_ends_with_130_and_keeps_the_epochs(home: Path) -> None:
-    command = [sys.executable, "-m", "advmix_cli", "train", "--limit", "2000", "--epochs", "200", "--json"]
+    command = [*ADVMIX_THAT_HEEDS_CTRL_C, "train", "--limit", "2000", "--epochs", "200", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Run
+from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run
 
 from advmix_cli import training
 from advmix_cli.errors import AdvmixError
@@ -95,7 +94,7 @@ def test_where_one_fails_the_others_keep_their_state(advmix: Run, home: Path, mo
 
 
 def test_interrupted_they_go_on_to_the_same_bytes(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "advmix_cli", "train", "--limit", "1500", "--epochs", "12", "--seed", "0,1"]
+    line = [*ADVMIX_THAT_HEEDS_CTRL_C, "train", "--limit", "1500", "--epochs", "12", "--seed", "0,1"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def begin(home: Path) -> subprocess.Popen[str]:
