@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
@@ -157,13 +159,9 @@ def _recorded(
     ended = x_adv.clone()
     for begin in range(0, threat.steps, _RECORDED_STEPS):
         steps = min(_RECORDED_STEPS, threat.steps - begin)
-
-        def several(count: int = steps, **inputs: torch.Tensor) -> graphs.Tensors:
-            return _steps(model, threat, count, **inputs)
-
         x_adv, found, won = recorded(
             (steps, threat.norm, threat.loss, threat.early_stop, threat.precision),
-            several,
+            functools.partial(_steps, model, threat, steps),
             x_adv=x_adv,
             y=y,
             centre=centre,

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from advmix_cli.config import TrainSettings
 from advmix_cli.results import Result, Table, percent
 from advmix_cli.workflows.common import ModelRef, Progress, Reporter, Session
-from advmix_cli.workflows.train import plan, train
+from advmix_cli.workflows.train import Plan, plan, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +32,18 @@ def train_together(
     is wrong with any of the settings is said before anything begins. Where one fails the others stop too, and their
     states are kept.
     """
-    plans = [plan(session, run.settings, init) for run in runs]
-    missing = [
-        run
-        for run, planned in zip(runs, plans, strict=True)
-        if session.force or not session.store.path("checkpoints", planned.name).exists()
-    ]
+    planned = [(plan(session, run.settings, init), run) for run in runs]
+    missing = {
+        each.name: (each, run)
+        for each, run in planned
+        if session.force or not session.store.path("checkpoints", each.name).exists()
+    }
     if missing:
-        _train(session, missing, init, verbose)
+        _train(session, list(missing.values()), init, verbose)
     stored = dataclasses.replace(session, force=False)
     results = [train(stored, run.settings, run.alias, init=init).data for run in runs]
-    begun = {id(run) for run in missing}
-    for run, data in zip(runs, results, strict=True):
-        data["cached"] = id(run) not in begun
+    for data in results:
+        data["cached"] = data["checkpoint"] not in missing
     names = [run.alias or data["checkpoint"] for run, data in zip(runs, results, strict=True)]
     return Result(
         data={"runs": results},
@@ -67,7 +66,7 @@ def _table(runs: Sequence[Run], results: list[dict[str, object]]) -> Table:
     return Table(columns, rows, right=columns[2:])
 
 
-def _train(session: Session, runs: list[Run], init: ModelRef | None, verbose: bool) -> None:
+def _train(session: Session, runs: list[tuple[Plan, Run]], init: ModelRef | None, verbose: bool) -> None:
     from advmix_cli import runtime
 
     device = session.device()
@@ -80,13 +79,13 @@ def _train(session: Session, runs: list[Run], init: ModelRef | None, verbose: bo
         with runtime.own_stream(device):
             train(part, run.settings, init=init, verbose=verbose)
 
-    images = sum(run.settings.epochs * plan(session, run.settings, init).images for run in runs)
+    images = sum(run.settings.epochs * planned.images for planned, run in runs)
     with (
         session.report.progress(f"training {len(runs)} models", images, "images") as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
         shared = _Shared(progress)
-        futures = {pool.submit(one, run, shared): run for run in runs}
+        futures = {pool.submit(one, run, shared): run for _, run in runs}
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -125,17 +124,17 @@ class _Shared:
 class _PartProgress:
     """What one run adds to the bar of all; where all are to stop, it stops the run."""
 
-    def __init__(self, label: str, total: Progress | None, lines: Progress, stop: threading.Event) -> None:
-        self._label, self._total, self._lines, self._stop = label, total, lines, stop
+    def __init__(self, label: str, total: Progress, counts: bool, stop: threading.Event) -> None:
+        self._label, self._total, self._counts, self._stop = label, total, counts, stop
 
     def __call__(self, n: int) -> None:
         if self._stop.is_set():
             raise _Stop
-        if self._total is not None:
+        if self._counts:
             self._total(n)
 
     def line(self, text: str) -> None:
-        self._lines.line(f"{self._label}: {text}")
+        self._total.line(f"{self._label}: {text}")
 
     def about(self, text: str) -> None:
         pass
@@ -155,5 +154,4 @@ class _Part:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[_PartProgress]:
-        counted = self._total if unit == "images" else None
-        yield _PartProgress(self._label, counted, self._total, self._stop)
+        yield _PartProgress(self._label, self._total, unit == "images", self._stop)
