@@ -30,7 +30,8 @@ def load(ref: str = "latest", *, device: str = "cpu") -> nn.Module:
     normalisation is inside. `ref` is a path, a name, a unique prefix, an alias or `latest`, with `@best` or
     `@last` to pick the weights. Raises `NotFoundError` (unknown or ambiguous) or `DamagedError`.
     """
-    from advmix_cli.workflows.common import Session, load_model, resolve_model
+    from advmix_cli.workflows.references import load_model, resolve_model
+    from advmix_cli.workflows.session import Session
 
     session = Session.open()
     return load_model(resolve_model(session, ref), device)

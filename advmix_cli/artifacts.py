@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli.config import SCHEMA, canonical_json, digest
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UnsafeError, UsageError
+from advmix_cli.settings import SCHEMA, canonical_json, digest
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ def unseal(text: str | bytes, path: Path) -> Record:
     if record.get("schema") != SCHEMA:
         raise DamagedError(
             f"{path} has the schema {record.get('schema')!r}, this version reads {SCHEMA}",
-            "it was made by another version of advmix; make it again or use that version",
+            "it was made by another version of advmix: make it again, or take its weights over with advmix import",
             code="unknown-schema",
         )
     return record
@@ -193,13 +193,15 @@ def checkpoint_weights(path: Path, which: str) -> Tensors:
 # Sample caches
 
 
-def samples_bytes(adv_inputs: torch.Tensor, labels: torch.Tensor, record: Record) -> bytes:
-    """A sample cache: `adv_inputs` float32 (N,C,H,W) in [0,1], `labels` int64 (N,); the record gains `digest`."""
+def samples_bytes(adv_inputs: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, record: Record) -> bytes:
+    """A sample cache: `adv_inputs` float32 (N,C,H,W) in [0,1], `labels` int64 (N,), and which images of the split they
+    are, `index` int64 (N,); the record gains `digest`."""
     import torch
 
     tensors = {
         "adv_inputs": adv_inputs.detach().cpu().float().contiguous(),
         "labels": labels.detach().cpu().long(),
+        "index": index.detach().cpu().long(),
     }
     record = record | {"digest": tensors_digest(tensors)}
     buffer = io.BytesIO()
@@ -234,8 +236,10 @@ def _pickled_string(pickled: bytes, key: str) -> str | None:
     return None
 
 
-def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """`adv_inputs` float32 (N,C,H,W) and `labels` int64 (N,) of a sample cache, ours or torchattacks'.
+def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`adv_inputs` float32 (N,C,H,W), `labels` and `index` int64 (N,) of a sample cache, ours or torchattacks'.
+
+    `index` says which images of the split they are; a file of others does not, and counts from 0.
 
     8-bit images (`save_type` "int") are divided by 255. Raises NotFoundError, DamagedError, UnsafeError for a file
     that holds more than plain tensors and values, and UsageError for one that holds no attacked images.
@@ -248,8 +252,9 @@ def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         isinstance(content.get(name), torch.Tensor) for name in ("adv_inputs", "labels")
     ):
         raise UsageError(f"{path} holds no adv_inputs and labels", "give a sample cache: advmix store list")
-    inputs, labels = content["adv_inputs"], content["labels"]
-    if record is not None and tensors_digest({"adv_inputs": inputs, "labels": labels}) != record.get("digest"):
+    inputs, labels, index = content["adv_inputs"], content["labels"], content.get("index")
+    ours = {"adv_inputs": inputs, "labels": labels, "index": index}
+    if record is not None and (index is None or tensors_digest(ours) != record.get("digest")):
         raise DamagedError(f"{path} is damaged: its images are not what was written", _DAMAGED_HINT)
     if inputs.ndim != 4 or not len(inputs) or labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise UsageError(
@@ -263,7 +268,7 @@ def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
             f"{path}: adv_inputs leave [0,1]: {low:.6g} to {high:.6g}",
             'attacked images are floats in [0,1], or uint8 with save_type "int"',
         )
-    return inputs, labels.long()
+    return inputs, labels.long(), torch.arange(len(labels)) if record is None or index is None else index
 
 
 # Files of others

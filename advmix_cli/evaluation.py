@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advmix_cli.attacks import frozen, suitable_batch, to_float
+from advmix_cli.attacks import batches, frozen, logits, to_float
 from advmix_cli.runtime import side_by_side
 
 BINS = 15
@@ -61,16 +61,16 @@ def score(
     def part(begin: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         chosen = slice(begin, begin + size)
         with torch.no_grad():
-            logits = model(to_float(x[chosen]))
+            said = logits(model, to_float(x[chosen]))
             return (
-                logits.argmax(1) == y[chosen],
-                F.cross_entropy(logits, y[chosen], reduction="none"),
-                logits.softmax(1).amax(1),
+                said.argmax(1) == y[chosen],
+                F.cross_entropy(said, y[chosen], reduction="none"),
+                said.softmax(1).amax(1),
             )
 
     if not len(y):
         return Score(torch.empty(0, dtype=torch.bool), torch.empty(0), torch.empty(0))
-    size, scored = suitable_batch(model, x, batch_size), []
+    size, scored = batches.suitable(model, x, batch_size), []
     with frozen(model):
         for done in side_by_side(part, range(0, len(y), size), y.device):
             scored.append(done)

@@ -5,19 +5,25 @@ A small network's kernels run for less time than a CPU takes to launch them one 
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import nn
 
 Value = torch.Tensor | float | None
-Tensors = tuple[torch.Tensor, ...]
+Tensors = dict[str, torch.Tensor]
 
 _CALLS_BEFORE = 2
 """Calls that run as they are, so that the libraries have chosen their kernels when one is recorded."""
+
+_MOST = 8
+"""Recordings that are kept of one model's work, the latest used. They share their memory, see `_pool`."""
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -40,10 +46,10 @@ def recordable(model: nn.Module) -> bool:
 
 
 class Graphs:
-    """Recordings of one model's work, by key and by the shapes of its inputs."""
+    """Recordings of one model's work, by key and by the shapes of its inputs; the latest `_MOST` of each thread."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, _Recording] = {}
+        self._kept: dict[int, collections.OrderedDict[Hashable, _Recording]] = {}
 
     def __call__(self, key: Hashable, function: Callable[..., Tensors], **inputs: Value) -> Tensors:
         """`function(**inputs)`; at least one input is a tensor, none is kept, and the results are the caller's.
@@ -59,10 +65,12 @@ class Graphs:
             (name, tuple(value.shape) if isinstance(value, torch.Tensor) else type(value))
             for name, value in inputs.items()
         )
-        whole = (key, threading.get_ident(), shapes)  # a thread has a stream of its own
-        if whole not in self._kept:
-            self._kept[whole] = _Recording(inputs, device)
-        return tuple(result.clone() for result in self._kept[whole](function, inputs))
+        kept = self._kept.setdefault(threading.get_ident(), collections.OrderedDict())  # a thread has its own stream
+        recording = kept.pop((key, shapes), None) or _Recording(inputs, device)
+        kept[key, shapes] = recording
+        if len(kept) > _MOST:
+            kept.popitem(last=False)
+        return {name: result.clone() for name, result in recording(function, inputs).items()}
 
 
 _OF_MODELS: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, Graphs]] = weakref.WeakKeyDictionary()
@@ -92,7 +100,7 @@ class _Recording:
             for name, value in inputs.items()
         }
         self._device, self._calls = device, 0
-        self._results: Tensors = ()
+        self._results: Tensors = {}
         self._replay: Callable[[], None] | None = None
         self._failed = False
 
@@ -117,14 +125,26 @@ class _Recording:
         return self._results
 
 
-_STREAMS = threading.local()
+_OF_THREAD = threading.local()
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """This thread's stream for recording: work runs there before it is recorded, as gradients remember their stream."""
-    if not hasattr(_STREAMS, "stream"):
-        _STREAMS.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return _STREAMS.stream  # type: ignore[no-any-return]
+    """This thread's stream for recording on the device: work runs there before, as gradients remember their stream."""
+    streams = _OF_THREAD.__dict__.setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return streams[device]  # type: ignore[no-any-return]
+
+
+def _pool(device: torch.device) -> Any:
+    """The memory that this thread's recordings on the device share.
+
+    They are replayed one after the other and their results copied at once, so none reads what another has overwritten.
+    """
+    pools = _OF_THREAD.__dict__.setdefault("pools", {})
+    if device not in pools:
+        pools[device] = torch.cuda.graph_pool_handle()
+    return pools[device]
 
 
 def _aside(function: Callable[[], Tensors], device: torch.device) -> Tensors:
@@ -137,11 +157,23 @@ def _aside(function: Callable[[], Tensors], device: torch.device) -> Tensors:
 
 
 def _record(function: Callable[[], Tensors], device: torch.device) -> tuple[Tensors, Callable[[], None]]:
-    """The results' buffers and what fills them; recording computes nothing."""
-    graph = torch.cuda.CUDAGraph()
-    with (
-        _ONE_AT_A_TIME,
-        torch.cuda.graph(graph, stream=_stream(device), capture_error_mode="thread_local"),
-    ):
-        results = function()
+    """The results' buffers and what fills them; recording computes nothing.
+
+    A capture that fails leaves this thread on the recording stream: whatever happens, it ends where it was, and a
+    failed one's memory is not used again.
+    """
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    try:
+        with (
+            _ONE_AT_A_TIME,
+            torch.cuda.graph(graph, pool=_pool(device), stream=_stream(device), capture_error_mode="thread_local"),
+        ):
+            results = function()
+    except BaseException:
+        pool = _OF_THREAD.pools.pop(device)
+        with contextlib.suppress(AttributeError, RuntimeError):  # from torch 2.12 on it has ended already
+            torch._C._cuda_endAllocateToPool(device.index or 0, pool)  # else later work would get the pool's memory
+        raise
+    finally:
+        torch.cuda.set_stream(current)
     return results, graph.replay

@@ -43,7 +43,7 @@ class Mixer:
     def __init__(self, settings: TrainSettings, epoch: int, device: torch.device) -> None:
         self._settings = settings
         self._random = python_random(settings.seed, "mix", epoch)
-        self._shuffle = generator(device, settings.seed, "shuffle", epoch)
+        self._shuffle, self._device = generator("cpu", settings.seed, "shuffle", epoch), device
 
     def draw(self, n: int) -> Draw | None:
         """The next draw, for a batch of n: lambda ~ Beta(alpha, alpha), the stage uniform over `mix_stages`."""
@@ -53,7 +53,7 @@ class Mixer:
         return Draw(
             lam=self._random.betavariate(alpha, alpha),
             stage=self._random.choice(self._settings.mix_stages),
-            perm=torch.randperm(n, generator=self._shuffle, device=self._shuffle.device),
+            perm=torch.randperm(n, generator=self._shuffle).to(self._device, non_blocking=True),
         )
 
 

@@ -15,9 +15,9 @@ from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from advmix_cli.config import SCHEMA
 from advmix_cli.errors import AdvmixError
 from advmix_cli.results import Facts, Result, Table
+from advmix_cli.settings import SCHEMA
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -6,11 +6,13 @@ published code's value stands. `as-run` is what that code did. Both are document
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advmix_cli.config import ATTACKS, NORMS, PUBLISHED, Adversary, Threat, TrainSettings, default_alpha
+from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import UsageError, known_name
+from advmix_cli.threats import ATTACKS, NORMS, Threat, does_not_apply
 
 PRESETS = ("default", "report", "as-run")
 
@@ -136,38 +138,10 @@ def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> T
     if "precision" in values:
         threat_values["precision"] = values["precision"]
     adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
-    threat_values.setdefault("eps", _EPS[dataset][threat_values.get("norm", "linf")])
-    threat_values.setdefault("alpha", default_alpha(threat_values["eps"], threat_values["steps"]))
-    adversary = Adversary(threat=Threat(attack="pgd", **threat_values), **adversary_values)
+    norm = threat_values.pop("norm", "linf")
+    chosen = Threat.of("pgd", norm, threat_values.pop("eps", _EPS[dataset][norm]), **threat_values)
+    adversary = Adversary(threat=_with_alpha(chosen), **adversary_values)
     return _train_settings(preset, dataset, arch, values | {"adversary": adversary})
-
-
-def threats(preset: str, dataset: str, attacks: Sequence[str], **options: Any) -> tuple[Threat, ...]:
-    """A threat for each of `attacks`, which takes of the options what applies to it; each must apply to one of them."""
-    for attack in attacks:
-        known_name(attack, ATTACKS, "attack")
-    taken = {name for attack in attacks for name in ("norm", "eps", "early_stop", *ATTACKS[attack])}
-    for name in _given(options):
-        if attacks and name not in taken:
-            raise _does_not_apply(name, attacks)
-    return tuple(
-        threat(
-            preset,
-            dataset,
-            attack=attack,
-            **{name: value for name, value in options.items() if name in ("norm", "eps", *ATTACKS[attack])},
-        )
-        for attack in attacks
-    )
-
-
-def _does_not_apply(name: str, attacks: Sequence[str]) -> UsageError:
-    why = "fgsm is one step of size eps: " if list(attacks) == ["fgsm"] else ""
-    takes = [attack for attack, options in ATTACKS.items() if name in options]
-    return UsageError(
-        f"{why}--{name.replace('_', '-')} does not apply to {', '.join(attacks)}",
-        f"it goes with --attack {' or '.join(takes)}",
-    )
 
 
 def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]) -> TrainSettings:
@@ -180,32 +154,50 @@ def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]
     return TrainSettings(preset=preset, dataset=dataset, arch=arch, **values)
 
 
+def _with_alpha(threat: Threat) -> Threat:
+    """The step size spelled out, so that records say it."""
+    return dataclasses.replace(threat, alpha=threat.step_size)
+
+
 def threat(preset: str, dataset: str, **options: Any) -> Threat:
     """The threat: what `options` give (None: not given), else what the preset says for the data set."""
     known_name(preset, PRESETS, "preset")
     given = _given(options)
     attack = known_name(given.pop("attack", "pgd"), ATTACKS, "attack")
     norm = known_name(given.pop("norm", "linf"), NORMS, "norm")
-    if attack == "fgsm" and given.get("random_start") is False:
-        del given["random_start"]  # it has none
-    if attack in PUBLISHED:
-        given.pop("early_stop", None)  # they all do
+    eps = given.pop("eps", _EPS[dataset][norm])
+    does = ATTACKS[attack].settings
+    given = {name: value for name, value in given.items() if name not in does or does[name] != value}
     for name in given:
-        if name not in ("eps", *ATTACKS[attack]):
-            raise _does_not_apply(name, [attack])
-    values: dict[str, Any] = {"attack": attack, "norm": norm, "eps": _EPS[dataset][norm]}
+        if name not in ATTACKS[attack].options:
+            raise does_not_apply(name, (attack,))
     recipe = _recipe(ATTACK, preset, dataset)
     if attack != "pgd":
         if "variant" in recipe:
             raise UsageError(f"the preset {preset} is a pgd attack, not {attack}", "leave --preset or --attack out")
-        if "queries" in given:
-            given["steps"] = given.pop("queries")
-        values |= given
-        if attack == "fgsm":
-            return Threat(**(values | {"alpha": values["eps"] or 1.0, "steps": 1, "random_start": False}))
-        return Threat(**(PUBLISHED[attack] | values))
-    values |= recipe | given
-    if norm == "l2" and "alpha" not in given:
-        values.pop("alpha", None)  # the presets' step sizes are meant for linf
-    values.setdefault("alpha", default_alpha(values["eps"], values["steps"]))
-    return Threat(**values)
+        chosen = Threat.of(attack, norm, eps, **given)
+        return _with_alpha(chosen) if attack == "fgsm" else chosen
+    if norm == "l2":
+        recipe = {name: value for name, value in recipe.items() if name != "alpha"}  # they are meant for linf
+    return _with_alpha(Threat.of(attack, norm, eps, **(recipe | given)))
+
+
+def threats(
+    preset: str, dataset: str, attacks: Sequence[str], *, usual: Mapping[str, Any], **options: Any
+) -> tuple[Threat, ...]:
+    """A threat for each of `attacks`, which takes of the options what applies to it; each must apply to one of them.
+
+    `usual` are settings that nobody asked for: of them, too, each attack takes what applies to it.
+    """
+    for attack in attacks:
+        known_name(attack, ATTACKS, "attack")
+    given = _given(options)
+    for name in given:
+        if attacks and name not in ("norm", "eps") and not any(name in ATTACKS[each].options for each in attacks):
+            raise does_not_apply(name, tuple(attacks))
+
+    def applying(attack: str) -> dict[str, Any]:
+        names = ("norm", "eps", *ATTACKS[attack].options)
+        return {name: value for name, value in (dict(usual) | given).items() if name in names}
+
+    return tuple(threat(preset, dataset, attack=attack, **applying(attack)) for attack in attacks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advmix_cli.errors import AdvmixError
@@ -42,12 +42,27 @@ class Result:
     problem: AdvmixError | None = None
 
 
-def percent(value: float) -> str:
-    """An accuracy for people."""
-    return f"{value:.2f} %"
-
-
 def accuracy(correct: int, n: int) -> str:
     """An accuracy with its 95 % interval, for people."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.2f} % [{low:.2f}, {high:.2f}]"
+
+
+def share(percent: float, n: int) -> str:
+    """The same from an accuracy in percent, with the number of images."""
+    return f"{accuracy(round(percent * n / 100), n)} of {n}"
+
+
+def changes(change: Mapping[str, float]) -> str:
+    """How far attacked images lie from their originals, for people: `linf_max` and `l2_max` in pixel units."""
+    return f"linf {change['linf_max']:.6f}, l2 {change['l2_max']:.6f} (pixel units)"
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind each that was there before."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found

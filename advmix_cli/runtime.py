@@ -45,10 +45,11 @@ def configure(threads: int | None, where: torch.device) -> None:
         torch.set_num_threads(available_cores())
     if where.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)  # networks of others may hold what has no such form
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch's own default does not, in convolutions
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _keep_memory() -> None:
@@ -111,18 +112,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _seed(*parts: object) -> int:
+def derived(*parts: object) -> int:
+    """A seed that follows from `parts`, a whole number of 63 bits."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 def generator(where: torch.device | str, *parts: object) -> torch.Generator:
     """A generator on that device, seeded by `parts` (the seed, and what it is for): no state to carry along."""
-    return torch.Generator(device=where).manual_seed(_seed(*parts))
+    return torch.Generator(device=where).manual_seed(derived(*parts))
 
 
 def python_random(*parts: object) -> random.Random:
     """The same, for plain Python numbers."""
-    return random.Random(_seed(*parts))
+    return random.Random(derived(*parts))
 
 
 def autocast(where: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -1,8 +1,9 @@
 """The local artifact store: bytes, names, locks and references. It knows nothing of tensors.
 
     checkpoints/NAME.safetensors   NAME.history.jsonl     refs/ALIAS            one line: KIND/NAME
-    samples/NAME.pt                evaluations/NAME.json  unfinished/NAME.pt    a training run that can continue
+    samples/NAME.pt                evaluations/NAME.json  unfinished/NAME.N.pt  pieces of a job that can continue
     figures/NAME.png  NAME.svg     datasets/              locks/NAME.lock       empty, kept: see `lock`
+    schema                         the number of this form
 
 A file appears under its name complete or not at all: it is written beside it, synced and renamed.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import secrets
@@ -18,7 +20,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError, nearest
+from advmix_cli.errors import AdvmixError, DamagedError, LockedError, NotFoundError, UsageError, nearest
+from advmix_cli.settings import SCHEMA
 
 SUFFIXES = {
     "checkpoints": (".safetensors", ".history.jsonl"),
@@ -55,6 +58,25 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()
 
+    def check_schema(self) -> None:
+        """Raise DamagedError where the folder holds a store of another schema than this version's."""
+        found: int | str = SCHEMA
+        try:
+            text = (self.root / "schema").read_text().strip()
+            found = int(text) if text.isdigit() else repr(text)
+        except (FileNotFoundError, NotADirectoryError):
+            if any((self.root / kind).is_dir() for kind in SUFFIXES):
+                found = 1  # the only one that had no such file
+        except (OSError, UnicodeDecodeError):
+            found = "unreadable"
+        if found != SCHEMA:
+            raise DamagedError(
+                f"the store {self.root} has the schema {found}, this version of advmix reads {SCHEMA}",
+                f"move it away (mv {self.root} {self.root}-{found}), or set ADVMIX_HOME to another folder, and make "
+                "again what you need; checkpoints can be taken over with advmix import",
+                code="unknown-schema",
+            )
+
     # Files
 
     def path(self, kind: str, name: str, suffix: str | None = None) -> Path:
@@ -68,6 +90,9 @@ class Store:
         """
         temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
         try:
+            if self.root in path.parents and not (self.root / "schema").exists():
+                self.root.mkdir(parents=True, exist_ok=True)
+                (self.root / "schema").write_text(f"{SCHEMA}\n")
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "xb") as file:
                 file.write(data)
@@ -96,9 +121,13 @@ class Store:
         """All files that belong to one artifact."""
         return [path for s in SUFFIXES[kind] if (path := self.path(kind, name, s)).exists()]
 
-    def unfinished(self, name: str) -> Path:
-        """Where the state of the training run `name` is kept until it is done."""
-        return self.root / "unfinished" / f"{name}.pt"
+    def unfinished(self, name: str) -> list[Path]:
+        """The pieces of the state of the job that makes `name`, in their order."""
+        return sorted((self.root / "unfinished").glob(f"{glob.escape(name)}.[0-9]*.pt"))
+
+    def unfinished_piece(self, name: str, number: int) -> Path:
+        """Where one of them is, or would be."""
+        return self.root / "unfinished" / f"{name}.{number:06}.pt"
 
     def delete(self, path: Path) -> None:
         """Remove one file; one that is gone already is fine."""

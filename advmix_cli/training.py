@@ -14,14 +14,14 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from advmix_cli import graphs
-from advmix_cli.attacks import attack_set, craft, to_float
+from advmix_cli import draws, graphs
+from advmix_cli.attacks import adversarial_batch, attack_set, to_float
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation import score
 from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
-from advmix_cli.runtime import autocast, generator
+from advmix_cli.runtime import autocast, derived, generator
 
 Weights = dict[str, torch.Tensor]
 State = dict[str, Any]
@@ -58,17 +58,19 @@ def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
     return Splits(images.take(rest.sort().values), images.take(held.sort().values), test.first(settings.limit))
 
 
-def augment(x: torch.Tensor, flip: bool, padding: int, random: torch.Generator) -> torch.Tensor:
-    """Each image (N,C,H,W) flipped with probability 1/2, and cropped at random after zero-padding; on the device."""
+def augment(x: torch.Tensor, index: torch.Tensor, flip: bool, padding: int, *parts: object) -> torch.Tensor:
+    """Each image (N,C,H,W) flipped with probability 1/2, and cropped at random after zero-padding; on the device.
+
+    What is drawn follows from `parts` (the seed, the epoch) and the images' `index` (N,).
+    """
     n, _, height, width = x.shape
     if flip:
-        flipped = torch.rand((n, 1, 1, 1), generator=random, device=x.device) < 0.5
-        x = torch.where(flipped, x.flip(3), x)
+        x = torch.where(draws.uniform(index, (1, 1, 1), *parts, "flip") < 0.5, x.flip(3), x)
     if padding:
         padded = nn.functional.pad(x, (padding,) * 4)
-        offset = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=random, device=x.device)
-        rows = (offset[0] + torch.arange(height, device=x.device))[:, None, :, None]
-        columns = (offset[1] + torch.arange(width, device=x.device))[:, None, None, :]
+        offset = (draws.uniform(index, (2, 1), *parts, "crop") * (2 * padding + 1)).long()
+        rows = (offset[:, 0] + torch.arange(height, device=x.device))[:, None, :, None]
+        columns = (offset[:, 1] + torch.arange(width, device=x.device))[:, None, None, :]
         batch = torch.arange(n, device=x.device)[:, None, None, None]
         channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
         x = padded[batch, channel, rows, columns]
@@ -82,6 +84,10 @@ def _optimizer(model: nn.Module, settings: TrainSettings, device: torch.device) 
     if settings.optimizer == "adam":
         return Adam(model.parameters(), **shared)
     return SGD(model.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **shared)
+
+
+_OF_THE_DEVICE = ("fused", "foreach", "capturable")
+"""What an optimiser's state says of the device it was made on: another device's is not taken over."""
 
 
 def _scheduler(optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> LRScheduler:
@@ -110,8 +116,8 @@ class Clock:
     def lap(self, name: str) -> None:
         """Count the time since the last lap as `name`."""
         if self.on:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            if self.device.type == "cuda":  # this thread's work alone: others may be recording theirs
+                torch.cuda.current_stream(self.device).synchronize()
             now = time.perf_counter()
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
             self._since = now
@@ -153,7 +159,10 @@ class _Run:
     def restore(self, state: State) -> None:
         """The inverse of `state`."""
         self.model.load_state_dict(state["model"])
+        own = [{name: group.get(name) for name in _OF_THE_DEVICE} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
+            group.update({name: value for name, value in kept.items() if name in group})
         self.scheduler.load_state_dict(state["scheduler"])
         self.history, self.best_epoch = list(state["history"]), state["best_epoch"]
         self.best_rank = tuple(state["best_rank"])
@@ -162,21 +171,27 @@ class _Run:
     def learn(self, epoch: int, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
         """Pass over the training images once; the row of the history so far."""
         settings, images = self.settings, self.splits.train
-        order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "order", epoch)).to(self.device)
-        random = generator(self.device, settings.seed, "augment", epoch)
+        seed = settings.seed
+        order = torch.randperm(len(images), generator=generator("cpu", seed, "order", epoch)).to(self.device)
         mixer = Mixer(settings, epoch, self.device)
         row: dict[str, Any] = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
         losses, right = [], torch.zeros((), device=self.device, dtype=torch.long)
         adversary, partner = settings.adversary, None
-        starts = generator(self.device, settings.seed, "starts", epoch)
         largest = torch.zeros((), device=self.device)
         self.model.train()
         for step, index in enumerate(torch.split(order, settings.batch_size)):
-            x, y = augment(to_float(images.x[index]), settings.flip, settings.crop_padding, random), images.y[index]
+            x, y = to_float(images.x[index]), images.y[index]
+            x = augment(x, index, settings.flip, settings.crop_padding, seed, epoch)
             self.clock.lap("bookkeeping")
             if adversary is not None:
                 done = ((epoch - 1) * self.steps + step + 1) / (settings.epochs * self.steps)
-                clean, x = x, craft(self.model, x, y, adversary.at(done), starts, adversary.mode)
+                threat = adversary.at(done)
+                clean, x = (
+                    x,
+                    adversarial_batch(
+                        self.model, x, y, threat, seed=derived(seed, "epoch", epoch), index=index, mode=adversary.mode
+                    ),
+                )
                 largest = torch.maximum(largest, (x - clean).abs().max())
                 partner = clean if adversary.policy == "partial-pgd" else None
                 self.clock.lap("attack")
@@ -184,11 +199,11 @@ class _Run:
             stage, lam, perm = (None, None, None) if draw is None else (draw.stage, draw.lam, draw.perm)
             lr = self.optimizer.param_groups[0]["lr"]
             update = functools.partial(self._update, stage)
-            loss, hits = self.graphs(stage, update, x=x, y=y, lr=lr, lam=lam, perm=perm, partner=partner)
+            after = self.graphs(stage, update, x=x, y=y, lr=lr, lam=lam, perm=perm, partner=partner)
             self.scheduler.step()
             self.clock.lap("update")
-            losses.append(loss * len(index))
-            right += hits
+            losses.append(after["loss"] * len(index))
+            right += after["right"]
             on_batch(epoch, len(index))
         row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
         row["train_accuracy"] = 100 * int(right) / len(images)
@@ -207,7 +222,7 @@ class _Run:
         perm: torch.Tensor | None,
         partner: torch.Tensor | None,
     ) -> graphs.Tensors:
-        """Learn from one batch: (its loss, how many of it were right)."""
+        """Learn from one batch: its loss, and how many of it were right."""
         settings = self.settings
         draw = None if stage is None or lam is None or perm is None else Draw(lam, stage, perm)
         targets = soft_labels(y, len(self.splits.train.info.classes), settings.soft_label)
@@ -221,9 +236,11 @@ class _Run:
         group["lr"] = lr  # on a GPU a tensor there, which a recording reads anew each time
         if "capturable" in group:  # Adam's word that it knows it is being recorded
             group["capturable"] = x.is_cuda and torch.cuda.is_current_stream_capturing()
-        self.optimizer.step()
-        group.update(before)
-        return loss.detach(), (logits.argmax(1) == targets.argmax(1)).sum()
+        try:
+            self.optimizer.step()
+        finally:
+            group.update(before)
+        return {"loss": loss.detach(), "right": (logits.argmax(1) == targets.argmax(1)).sum()}
 
     def judge(self, row: dict[str, Any]) -> None:
         """Complete the row with validation and test, and choose between this epoch and the best so far."""
@@ -250,7 +267,7 @@ class _Run:
 def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
     """The accuracy, in percent, of a model under the short attack with which adversarial training checks itself."""
     assert settings.adversary is not None
-    attacked = attack_set(model, images.x, images.y, settings.adversary.check, seed=settings.seed)
+    attacked = attack_set(model, images.x, images.y, settings.adversary.judge, seed=settings.seed)
     return 100 * int(attacked.robust.sum()) / len(images)
 
 

@@ -36,16 +36,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from advmix_cli import attacks, data, models, runtime
-from advmix_cli.config import Threat
 from advmix_cli.evaluation import score
-from advmix_cli.workflows.common import Session, load_model, resolve_model
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.references import load_model, resolve_model
+from advmix_cli.workflows.session import Session
 
 warnings.filterwarnings("ignore")
 Attack = Callable[[nn.Module, torch.Tensor, torch.Tensor, Threat, int], torch.Tensor]
 
 
 def ours(model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, batch: int) -> torch.Tensor:
-    return attacks.attack_set(model, x, y, threat, batch_size=batch, seed=0).x_adv
+    return attacks.attack_set(model, x, y, threat, batch_size=batch, seed=0, images=True).x_adv
 
 
 def in_batches(attack: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor,
@@ -152,17 +153,23 @@ def alternate(works: dict[str, Callable[[], Any]], repeats: int, device: torch.d
 
 
 class Report:
-    """Rows of a table, and the same as data."""
+    """Rows of a table, and the same as data, in a file as soon as they are there."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: str, path: Path | None) -> None:
+        self.machine, self._path = machine, path
         self.rows: list[dict[str, Any]] = []
+
+    def keep(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self._path:
+            self._path.write_text(json.dumps({"machine": self.machine, "rows": self.rows}, indent=1) + "\n")
 
     def add(self, work: str, unit: str, amount: float, seconds: dict[str, float], **more: Any) -> None:
         rates = {name: amount / spent for name, spent in seconds.items()}
         peers = {name: rate for name, rate in rates.items() if name in PEERS}
         best = max(peers, key=lambda name: peers[name]) if peers else None
         ratio = rates["advmix"] / peers[best] if best else None
-        self.rows.append({"work": work, "unit": unit, "rates": rates, "fastest_peer": best, "ratio": ratio, **more})
+        self.keep({"work": work, "unit": unit, "rates": rates, "fastest_peer": best, "ratio": ratio, **more})
         print(f"{work}: " + ", ".join(f"{n} {r:,.0f}" for n, r in rates.items()) + f" {unit}"
               + (f"; {ratio:.2f} x {best}" if ratio else "") + (f"; {more}" if more else ""), flush=True)  # fmt: skip
 
@@ -285,11 +292,11 @@ def training_epoch(report: Report, title: str, build: Callable[[], nn.Module], x
         model = build().to(x.device)
         model = (model if attack is None else textbook(model)).train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        random = runtime.generator(x.device, 0)
+        samples = torch.arange(len(x), device=x.device)
         for i in range(0, len(x), batch):
             part, labels = x[i : i + batch], y[i : i + batch]
             if attack is None:
-                attacked = attacks.craft(model, part, labels, threat, random)
+                attacked = attacks.adversarial_batch(model, part, labels, threat, seed=0, index=samples[i : i + batch])
             else:
                 model.eval()
                 attacked = attack(model, part, labels, threat, batch).to(x.device)
@@ -315,7 +322,7 @@ def start_up(report: Report) -> None:
         call(train)()
         seconds = alternate({"help": call([*advmix, "--help"]), "cached": call(train)}, 7, torch.device("cpu"))
     for name, spent in seconds.items():
-        report.rows.append({"work": f"start-up, {name}", "unit": "s", "seconds": spent})
+        report.keep({"work": f"start-up, {name}", "unit": "s", "seconds": spent})
         print(f"start-up, {name}: {spent:.2f} s", flush=True)
 
 
@@ -368,10 +375,17 @@ def main() -> None:
     chosen = parser.parse_args()
     device = runtime.device(chosen.device)
     runtime.configure(None, device)
-    session, report = Session.open(), Report()
+    session = Session.open()
     images = session.images(chosen.dataset, "test").first(chosen.images).to(device)
     x, y = attacks.to_float(images.x), images.y
     repeats = chosen.repeats
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    machine = (
+        f"{processor}, {torch.get_num_threads()} threads; torch {torch.__version__}"
+        + "".join(f", {n} {importlib.metadata.version(PACKAGES[n])}" for n in installed() if n in PACKAGES)
+        + f"; {len(x)} images of {data.info(chosen.dataset).name}, medians of {repeats}"
+    )
+    report = Report(machine, chosen.json)
 
     def model_of(ref: str) -> nn.Module:
         return load_model(resolve_model(session, ref), device)
@@ -399,15 +413,7 @@ def main() -> None:
     in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
     start_up(report)
 
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
-    machine = (
-        f"{processor}, {torch.get_num_threads()} threads; torch {torch.__version__}, "
-        + ", ".join(f"{n} {importlib.metadata.version(PACKAGES[n])}" for n in installed() if n in PACKAGES)
-        + f"; {len(x)} images of {data.info(chosen.dataset).name}, medians of {repeats}"
-    )
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"machine": machine, "rows": report.rows}, indent=1) + "\n")
-    text = markdown(report.rows, machine)
+    text = markdown(report.rows, report.machine)
     if chosen.doc:
         start, end = "<!-- measured -->\n", "<!-- end -->\n"
         document = chosen.doc.read_text()

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REAL_DATA = Path(os.environ.get("ADVMIX_DATA") or SHARED / "data")
+DEVICE = torch.device(os.environ.get("ADVMIX_TEST_DEVICE", "cpu"))
+"""Where attacks and training are tested: with ADVMIX_TEST_DEVICE=cuda on a GPU."""
+on_cpu = pytest.mark.skipif(DEVICE.type != "cpu", reason="bits are compared on the CPU")
 TINY = ("--limit", "600", "--epochs", "2", "--lr", "0.02", "--batch-size", "20")
 
 
@@ -30,13 +34,30 @@ class Outcome:
     def data(self) -> dict[str, Any]:
         """The data of the JSON envelope, which must be all of stdout."""
         envelope = json.loads(self.out)
-        assert envelope["schema"] == 1
+        assert envelope["schema"] == 2
         assert envelope["status"] == ("ok" if self.code == 0 else "error")
         return envelope["data"]
 
     @property
     def errors(self) -> list[dict[str, str]]:
         return json.loads(self.out)["errors"]
+
+
+def content_of(path: Path) -> Any:
+    """What an artifact holds but for how it was made: weights and record, or a record with its digest."""
+    if path.suffix == ".pt":
+        from advmix_cli import artifacts
+
+        return {name: value for name, value in (artifacts.samples_record(path) or {}).items() if name != "made"}
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    record = json.loads(json.loads(content[8:end])["__metadata__"]["advmix"])["record"]
+    assert set(record.pop("made")) == {
+        "advmix", "torch", "python", "device", "gpu", "threads", "batch_size", "command", "date", "seconds"
+    }  # fmt: skip
+    return record, content[end:]
 
 
 Run = Callable[..., Outcome]
@@ -57,7 +78,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     root = tmp_path / "home"
     monkeypatch.setenv("ADVMIX_HOME", str(root))
-    monkeypatch.setenv("ADVMIX_DEVICE", os.environ.get("ADVMIX_TEST_DEVICE", "cpu"))
+    monkeypatch.setenv("ADVMIX_DEVICE", str(DEVICE))
     monkeypatch.setenv("COLUMNS", "120")
     return root
 
@@ -98,7 +119,7 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained") / "home"
     train = "advmix train --limit 3000 --epochs 5 --batch-size 32 -q"
     line = f"{train} --name a && {train} --mix mixup --name b && advmix attack a --limit 100 --steps 10 --name pa -q"
-    done = shell(line, ADVMIX_HOME=str(root), ADVMIX_DEVICE=os.environ.get("ADVMIX_TEST_DEVICE", "cpu"))
+    done = shell(line, ADVMIX_HOME=str(root), ADVMIX_DEVICE=str(DEVICE))
     assert done.returncode == 0, done.stderr
     return root
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import images, same
+from conftest import DEVICE
+from test_training import images, same, splits_of
 
 from advmix_cli import attacks, mixing, models, presets, training
-from advmix_cli.config import Adversary, Threat, TrainSettings
+from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import UsageError
-from advmix_cli.runtime import generator
+from advmix_cli.threats import Threat
 
 
 def settings(dataset: str = "glyphs", arch: str = "lenet5", **options: Any) -> TrainSettings:
@@ -22,8 +23,8 @@ def settings(dataset: str = "glyphs", arch: str = "lenet5", **options: Any) -> T
 
 
 def run(chosen: TrainSettings, **options: Any) -> training.Trained:
-    splits = training.split(images(60, chosen.dataset), images(30, chosen.dataset, "test"), chosen)
-    return training.train(models.build(chosen.arch, chosen.seed), splits, chosen, **options)
+    splits = splits_of(images(60, chosen.dataset), images(30, chosen.dataset, "test"), chosen)
+    return training.train(models.build(chosen.arch, chosen.seed).to(DEVICE), splits, chosen, **options)
 
 
 def fixed(lam: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,15 +88,15 @@ def test_manifold_at_stage_zero_is_mixup() -> None:
 
 def test_a_batch_is_attacked_on_hard_labels_before_it_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor, Threat, str]] = []
-    real = training.craft
+    real = training.adversarial_batch
 
-    def spy(model: Any, x: Any, y: Any, threat: Threat, random: Any, mode: str) -> torch.Tensor:
+    def spy(model: Any, x: Any, y: Any, threat: Threat, **how: Any) -> torch.Tensor:
         assert y.dtype == torch.int64
-        crafted = real(model, x, y, threat, random, mode)
-        seen.append((x.clone(), crafted.clone(), threat, mode))
+        crafted = real(model, x, y, threat, **how)
+        seen.append((x.clone(), crafted.clone(), threat, how["mode"]))
         return crafted
 
-    monkeypatch.setattr(training, "craft", spy)
+    monkeypatch.setattr(training, "adversarial_batch", spy)
     chosen = settings(mix="mixup", soft_label=0.01)
     run(chosen)
     assert chosen.adversary is not None
@@ -118,11 +119,12 @@ def test_the_ramp_grows_linearly_and_then_stands() -> None:
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_only_the_train_mode_touches_batch_statistics(mode: str) -> None:
-    model = models.build("preactresnet18").train()
+    model = models.build("preactresnet18").to(DEVICE).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    x = torch.rand((4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    x = torch.rand((4, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     threat = Threat(eps=8 / 255, alpha=2 / 255, steps=1)
-    attacks.craft(model, x, torch.arange(4), threat, generator("cpu", 0), mode)
+    index = torch.arange(4, device=DEVICE)
+    attacks.adversarial_batch(model, x, index, threat, seed=0, index=index, mode=mode)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert bool(changed) == (mode == "train")
     assert all("running" in name or "num_batches" in name for name in changed)
@@ -139,7 +141,7 @@ def test_train_mode_attacks_happen_only_as_run() -> None:
             assert (adversary.mode, adversary.threat.variant) == (
                 ("train", "as-run") if preset == "as-run" else ("eval", "standard")
             )
-            assert adversary.check.variant == "standard"
+            assert adversary.judge.variant == "standard"
 
 
 @pytest.mark.parametrize("stop", [1, 2])

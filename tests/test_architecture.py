@@ -17,11 +17,14 @@ MODULES = {
 
 LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
-    {"advmix_cli.config", "advmix_cli.statistics"},
-    {"advmix_cli.presets", "advmix_cli.results", "advmix_cli.store", "advmix_cli.artifacts"},
+    {"advmix_cli.settings", "advmix_cli.statistics"},
+    {"advmix_cli.threats", "advmix_cli.results", "advmix_cli.store", "advmix_cli.artifacts"},
+    {"advmix_cli.config"},
+    {"advmix_cli.presets"},
     {
         "advmix_cli.runtime",
         "advmix_cli.graphs",
+        "advmix_cli.draws",
         "advmix_cli.data",
         "advmix_cli.models",
         "advmix_cli.figures",
@@ -31,6 +34,7 @@ LAYERS = [
     {"advmix_cli.evaluation"},
     {"advmix_cli.training", "advmix_cli.audit"},
     {"advmix_cli.workflows"},
+    {"advmix_cli.requests"},
     {"advmix_cli.cli"},
 ]
 """Lower first: a module imports from layers below its own, and never from beside it, packages from within excepted."""
@@ -87,6 +91,19 @@ def test_a_library_has_one_home(library: str, allowed: str) -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if id(node) not in checking and any(name.split(".")[0] == library for name in names):
                 assert module == allowed or module.startswith(allowed + "."), f"{module} imports {library}"
+
+
+def test_a_module_is_read_in_one_sitting() -> None:
+    long = {module: lines for module, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 350}
+    assert long == {}
+
+
+def test_all_packages_are_installed() -> None:
+    import tomllib
+
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    there = {".".join(p.parent.relative_to(PACKAGE.parent).parts) for p in PACKAGE.rglob("__init__.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == there
 
 
 def test_click_is_never_imported_and_only_output_prints() -> None:

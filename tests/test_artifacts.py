@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from advmix_cli import artifacts, models
-from advmix_cli.config import canonical_json
 from advmix_cli.errors import DamagedError, NotFoundError, UnsafeError, UsageError
+from advmix_cli.settings import SCHEMA, canonical_json
 
-RECORD = {"schema": 1, "kind": "checkpoint", "name": "n", "key": "k", "arch": "lenet5"}
+RECORD = {"schema": SCHEMA, "kind": "checkpoint", "name": "n", "key": "k", "arch": "lenet5"}
 
 
 def weights(seed: int = 0, arch: str = "lenet5") -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def samples(tmp_path: Path) -> Path:
     path = tmp_path / "a.pt"
     x = torch.rand((6, 1, 32, 32), generator=torch.Generator().manual_seed(0))
-    path.write_bytes(artifacts.samples_bytes(x, torch.arange(6), RECORD | {"kind": "samples"}))
+    path.write_bytes(artifacts.samples_bytes(x, torch.arange(6), torch.arange(6), RECORD | {"kind": "samples"}))
     return path
 
 
@@ -84,7 +84,7 @@ def test_a_flipped_bit_anywhere_in_the_content_of_a_cache_is_found(samples: Path
     for position in range(0, size, 37):
         flipped(samples, position)
         try:
-            x, y = artifacts.samples_tensors(samples)
+            x, y, _ = artifacts.samples_tensors(samples)
         except (DamagedError, UsageError):
             found += 1
         else:  # padding of the archive: the content is what it was
@@ -199,7 +199,7 @@ def test_caches_have_the_fields_keys(samples: Path) -> None:
     assert content["adv_inputs"].dtype == torch.float32
     assert content["labels"].dtype == torch.int64
     assert content["save_type"] == "float"
-    assert set(content) == {"adv_inputs", "labels", "save_type", "advmix"}
+    assert set(content) == {"adv_inputs", "labels", "index", "save_type", "advmix"}
 
 
 def test_8_bit_caches_of_others_are_read(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_8_bit_caches_of_others_are_read(tmp_path: Path) -> None:
     pixels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
     torch.save({"adv_inputs": pixels, "labels": torch.arange(3), "save_type": "int"}, path)
     assert artifacts.samples_record(path) is None
-    x, y = artifacts.samples_tensors(path)
+    x, y, _ = artifacts.samples_tensors(path)
     assert torch.equal(x, pixels.float() / 255)
     assert torch.equal(y, torch.arange(3))
 

@@ -9,17 +9,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, on_cpu
 
 from advmix_cli import audit
+from advmix_cli.audit import checks
+from advmix_cli.threats import Threat
+from advmix_cli.workflows import references
 from advmix_cli.workflows.unfinished import Unfinished
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer steps, so that an audit takes seconds."""
-    monkeypatch.setattr(audit, "PUBLISHED", {k: v | {"steps": 10} for k, v in audit.PUBLISHED.items()})
-    monkeypatch.setattr(audit, "STEPS_GRID", (1, 5, 10, 20, 40, 80))
+    monkeypatch.setattr(
+        checks, "STRONG", {"apgd-ce": {"steps": 10}, "apgd-t": {"steps": 10}, "square": {"queries": 10}}
+    )
+    monkeypatch.setattr(checks, "STEPS_GRID", (1, 5, 10, 20, 40, 80))
 
 
 def test_the_worst_case_is_taken_image_by_image(trained: Path, advmix: Run) -> None:
@@ -108,27 +113,160 @@ def test_seeds_are_summed_up_and_named_by_a_pattern(trained: Path, advmix: Run) 
     assert advmix("eval", "nothing-*").code == 3
 
 
-def test_a_stopped_evaluation_continues(trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_cpu
+@pytest.mark.parametrize("after", [1, 4, 7])
+def test_a_stopped_evaluation_continues_with_other_batches_and_threads(
+    trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     line = ["eval", "a", "b", "--attack", "apgd-ce", "--attack", "square", "--eps", "0.05", "--steps", "5",
-            "--queries", "40", "--limit", "60", "--batch-size", "20", "--json"]  # fmt: skip
-    real, writes = Unfinished.write, [0]
+            "--queries", "40", "--limit", "60", "--json"]  # fmt: skip
+    real, writes = Unfinished.flush, [0]
 
-    def stop(self: Unfinished, state: dict[str, object]) -> None:
-        real(self, state)
+    def stop(self: Unfinished) -> None:
+        real(self)
         writes[0] += 1
-        if writes[0] == 5:
+        if writes[0] == after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("advmix_cli.workflows.unfinished._EVERY_S", 0)
-        patch.setattr(Unfinished, "write", stop)
-        assert advmix(*line).code == 130
+        patch.setattr(Unfinished, "flush", stop)
+        assert advmix(*line, "--batch-size", "20", "--threads", "2").code == 130
     assert list((trained / "unfinished").iterdir())
-    continued = advmix(*line)
+    continued = advmix(*line, "--batch-size", "7", "--threads", "1")
     assert "continuing" in continued.err
-    assert not [path for path in (trained / "unfinished").iterdir() if path.suffix == ".pt"]
+    assert not list((trained / "unfinished").iterdir())
     fresh = advmix(*line, "--force").data
     assert continued.data["rows"] == fresh["rows"]
+
+
+def test_a_state_is_as_large_as_what_is_new(trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    real = Unfinished._write
+
+    def noted(self: Unfinished, pieces: list[dict[str, object]]) -> None:
+        real(self, pieces)
+        sizes.append(self._files[-1].stat().st_size)
+
+    monkeypatch.setattr("advmix_cli.workflows.unfinished._EVERY_S", 0)
+    monkeypatch.setattr(Unfinished, "_write", noted)
+    outcome = advmix("attack", "a", "--limit", "400", "--steps", "2", "--batch-size", "20", "--json")
+    images = 4 * 32 * 32
+    assert len(sizes) > 15
+    assert max(sizes) < 20 * images + 20_000
+    assert Path(outcome.data["path"]).stat().st_size > 400 * images
+
+
+def test_the_same_several_times_and_names_of_any_kind(trained: Path, advmix: Run, tmp_path: Path, quick: None) -> None:
+    out = tmp_path / "r.html"
+    line = (
+        "eval",
+        "a",
+        "a",
+        "a",
+        "--attack",
+        "pgd",
+        "--attack",
+        "pgd",
+        "--limit",
+        "20",
+        "--steps",
+        "2",
+        "--report",
+        out,
+    )
+    data = advmix(*line, "--json").data
+    assert [row["model"] for row in data["rows"]] == ["a"] * 12
+    assert [row["on"] for row in data["rows"][:4]] == ["clean", "pgd-0.3-2-early", "pgd-0.3-2-early", "worst case"]
+    assert "a (3)" in out.read_text()
+    assert data["seeds"] == []
+    strange = tmp_path / "x$\\frac{$y.safetensors"
+    shutil.copy(advmix("store", "path", "a").out.strip(), strange)
+    (tmp_path / "other").mkdir()
+    shutil.copy(strange, tmp_path / "other")
+    both = advmix("eval", strange, tmp_path / "other" / strange.name, "b", "--attack", "fgsm", "--audit", "--limit",
+                  "20", "--report", out, "--json")  # fmt: skip
+    assert both.code == 0, both.err
+    transfers = [check["name"] for check in both.data["audit"][2]["checks"] if "transfer" in check["name"]]
+    assert len(transfers) == 1, "two files of the same weights are one model"
+    assert advmix("visualize", "matrix").code == 0
+
+
+def test_rows_say_what_they_bound(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    rows = advmix("eval", "a", "--samples", "pa", "--attack", "fgsm", "--limit", "20", "--json").data["rows"]
+    assert [(row["on"], row["bound"]) for row in rows] == [("clean", None), ("pa", "upper"), ("fgsm-0.3", "upper")]
+    assert rows[2]["linf_max"] == pytest.approx(0.3, abs=1e-6)
+    assert rows[2]["l2_max"] > 1
+    several = advmix("eval", "a", "--attack", "fgsm", "--attack", "pgd", "--steps", "2", "--limit", "20", "--json")
+    assert several.data["rows"][-1]["bound"] == "upper"
+
+
+def test_the_ensembles_own_figure_stands_beside_what_follows_it(
+    trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"apgd-ce": {"steps": 3}, "apgd-t": {"steps": 2, "targets": 2}, "fab-t": {"steps": 2, "targets": 2},
+           "square": {"queries": 5}, "square-pgd": {"queries": 300}}  # fmt: skip
+    parts = property(
+        lambda self: (
+            tuple(Threat.of(name, self.norm, self.eps, **more) for name, more in few.items())
+            if self.attack == "autoattack"
+            else (self,)
+        )
+    )
+    monkeypatch.setattr(Threat, "parts", parts)
+    line = ("eval", "a", "--attack", "autoattack", "--eps", "0.1", "--limit", "60")
+    data = advmix(*line, "--json").data
+    assert [row["on"] for row in data["rows"]] == ["clean", "autoattack-0.1", "autoattack-0.1+square-pgd"]
+    _, own, then = data["rows"]
+    assert len(own["stages"]) == 4
+    assert len(then["stages"]) == 5
+    assert own["accuracy"] == own["stages"][-1]["robust_accuracy"] == then["stages"][3]["robust_accuracy"]
+    assert then["accuracy"] == then["stages"][-1]["robust_accuracy"] < own["accuracy"]
+    taken = round((own["accuracy"] - then["accuracy"]) * 60 / 100)
+    assert f"square-pgd-0.1-300 takes {taken} of the {round(own['accuracy'] * 0.6)} images" in advmix(*line).out
+    attacked = advmix("attack", "a", "--attack", "autoattack", "--eps", "0.1", "--limit", "60", "--json").data
+    assert attacked["robust_accuracy"] == own["accuracy"]
+    assert attacked["stages"][-1]["robust_accuracy"] == then["accuracy"]
+
+
+def test_seeds_are_summed_up_over_pipelines(trained: Path, advmix: Run) -> None:
+    """A run that begins from a run: the seeds of both are its own, the weights between are not what it is known by."""
+    for seed in ("0", "1"):
+        first = ("train", "--limit", "200", "--epochs", "1", "--seed", seed, "--name", f"v{seed}", "-q")
+        then = ("advtrain", "--init", f"v{seed}", "--limit", "200", "--epochs", "1", "--steps", "1", "--seed", seed)
+        assert advmix(*first).code == 0
+        assert advmix(*then, "--name", f"adv{seed}", "-q").code == 0
+    data = advmix("eval", "adv0", "adv1", "v0", "v1", "--limit", "30", "--json").data
+    assert [(each["models"], each["lineage_seeds"]) for each in data["seeds"]] == [
+        (["adv0", "adv1"], [[0, 0], [1, 1]]), (["v0", "v1"], [[0], [1]])
+    ]  # fmt: skip
+
+
+def test_a_moved_alias_is_not_drawn_as_if_it_had_stayed(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    name = Path(advmix("store", "path", "a").out.strip()).stem
+    evaluation = advmix("eval", "a", "b", "--limit", "20", "--json").data["evaluation"]
+    assert f"a is {name}" in advmix("eval", "a", "b", "--limit", "20").out
+    assert advmix("train", "--limit", "200", "--epochs", "1", "--name", "a", "-q").code == 0
+    out = tmp_path / "m.svg"
+    assert advmix("visualize", "matrix", evaluation, "--out", out).code == 0
+    assert name in out.read_text()
+
+
+def test_weights_that_were_replaced_meanwhile_are_not_used(
+    trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = (Path(advmix("store", "path", alias).out.strip()) for alias in ("a", "b"))
+    real = references.resolve_models
+
+    def resolve(*given: object) -> object:
+        found = real(*given)  # type: ignore[arg-type]
+        shutil.copy(other, path)
+        return found
+
+    monkeypatch.setattr("advmix_cli.requests.resolve_models", resolve)
+    outcome = advmix("eval", "a", "--limit", "20", "--json")
+    assert (outcome.code, outcome.errors[0]["code"]) == (1, "replaced")
+    assert not list((trained / "evaluations").glob("*"))
 
 
 @pytest.mark.parametrize(

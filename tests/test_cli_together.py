@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run
+from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run, content_of
 
 from advmix_cli import training
 from advmix_cli.errors import AdvmixError
 
 
-def artifacts_of(home: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (home / "checkpoints").iterdir()}
+def artifacts_of(home: Path) -> dict[str, Any]:
+    return {path.name: content_of(path) for path in (home / "checkpoints").iterdir()}
 
 
 def test_each_is_the_run_alone(advmix: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

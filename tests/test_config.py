@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advmix_cli import config, presets
-from advmix_cli.config import Adversary, AttackSettings, EvalSettings, Threat, TrainSettings
+from advmix_cli import config, presets, settings
+from advmix_cli.config import Adversary, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import UsageError
+from advmix_cli.settings import Settings
+from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS, Threat
 
 TRAIN = presets.train_settings("default", "mnist", "lenet5")
-ATTACK = AttackSettings("default", "mnist", "test", None, Threat(), 100)
-EVAL = EvalSettings("mnist", "test", None, (Threat(),), 100)
+ATTACK = AttackSettings("default", "mnist", "test", None, Threat())
+EVAL = EvalSettings("mnist", "test", None, (Threat(),))
 
 OTHERS: dict[str, Any] = {
     "preset": "report", "dataset": "glyphs", "arch": "other", "optimizer": "adam", "schedule": "constant",
@@ -24,9 +26,6 @@ OTHERS: dict[str, Any] = {
     "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train", "alpha": 0.07, "audited": Threat(),
 }  # fmt: skip
 """Another value for every field that is no number."""
-
-UNKEYED: tuple[str, ...] = ()
-"""Fields of settings that do not change a number. None: the device, threads and paths are no settings at all."""
 
 
 def other(name: str, value: Any) -> Any:
@@ -43,23 +42,129 @@ def other(name: str, value: Any) -> Any:
     return value * 2 + 0.05 if isinstance(value, float) else value + 1
 
 
-@pytest.mark.parametrize(
-    "settings", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat())], ids=lambda s: type(s).__name__
+@pytest.mark.parametrize("chosen", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat())], ids=lambda s: type(s).__name__)
+def test_every_field_is_in_the_key(chosen: Any) -> None:
+    key = settings.key("kind", chosen)
+    for field in dataclasses.fields(chosen):
+        value = getattr(chosen, field.name)
+        changed = dataclasses.replace(chosen, **{field.name: other(field.name, value)})
+        assert changed != chosen, field.name
+        assert settings.key("kind", changed) != key, field.name
+
+
+def test_a_field_at_its_default_leaves_the_key_as_it_was() -> None:
+    """So a new option, whose default is what was done before, empties no store."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Grown(Threat):
+        momentum: float = 0.0
+        early: bool = False
+
+    assert settings.key("samples", Grown(eps=0.1)) == settings.key("samples", Threat(eps=0.1))
+    assert settings.key("samples", Grown(eps=0.1, momentum=0.9)) != settings.key("samples", Threat(eps=0.1))
+    assert settings.key("samples", Grown(eps=0.1, early=True)) != settings.key("samples", Grown(eps=0.1))
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer(Settings):
+        threat: Threat
+
+    assert settings.key("x", Outer(Grown())) == settings.key("x", Outer(Threat())), "also within others"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_mended_attack_does_not_answer_from_before(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    within = [name for name, other in ATTACKS.items() if attack in (name, *(part for part, _ in other.parts))]
+    chosen = {name: dataclasses.replace(ATTACK, threat=Threat.of(name, "linf", 0.1)) for name in ATTACKS}
+    before = {name: settings.key("samples", each) for name, each in chosen.items()}
+    monkeypatch.setitem(ATTACKS, attack, dataclasses.replace(ATTACKS[attack], version=2))
+    changed = [name for name, each in chosen.items() if settings.key("samples", each) != before[name]]
+    assert changed == within
+    adversarial = presets.advtrain_settings("default", "mnist", "lenet5")
+    assert (settings.key("x", adversarial) != settings.key("x", TRAIN)) is True
+
+
+def test_ways_of_training_and_the_audit_have_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    adversarial = presets.advtrain_settings("default", "mnist", "lenet5")
+    audited = dataclasses.replace(EVAL, audited=Threat())
+    all_of_them = (TRAIN, adversarial, EVAL, audited)
+    before = [settings.key("x", each) for each in all_of_them]
+    monkeypatch.setitem(config.TRAINING, "adversarial", 2)
+    monkeypatch.setattr(config, "AUDIT", 2)
+    after = [settings.key("x", each) for each in all_of_them]
+    assert [a != b for a, b in zip(after, before, strict=True)] == [False, True, False, True]
+
+
+KEYS = {
+    "train": (TRAIN, "6f4b6a9e5be2813d"),
+    "advtrain": (presets.advtrain_settings("report", "mnist", "lenet5", mix="mixup"), "db2067581c49c309"),
+    "attack": (ATTACK, "37bb3fc790a4f8e5"),
+    "autoattack": (dataclasses.replace(ATTACK, threat=Threat.of("autoattack", "l2", 0.5)), "e8370152d798c53f"),
+    "eval": (EVAL, "9f7e8ee9593ebb8d"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_keys_are_those_of_the_first_release(name: str) -> None:
+    """Where one differs, stores that people have answer no more: give a new field the default that keeps it.
+
+    A version that was raised on purpose is the one reason to write down another.
+    """
+    chosen, key = KEYS[name]
+    assert settings.key(name, chosen)[:16] == key
+
+
+THREATS = st.builds(
+    lambda attack, norm, eps, **more: Threat.of(attack, norm, eps, **more),
+    st.sampled_from([name for name in ATTACKS if name != "autoattack"]),
+    st.sampled_from(NORMS),
+    st.sampled_from([0.3, 8 / 255, 0.1, 0.1 + 1e-12, 1 / 3, 0.0]) | st.floats(0, 1),
+    alpha=st.none() | st.floats(1e-6, 1),
+    steps=st.integers(1, 50),
+    queries=st.integers(1, 50),
+    restarts=st.integers(1, 3),
+    random_start=st.just(True),
+    loss=st.sampled_from(LOSSES),
+    targets=st.integers(0, 9),
+    early_stop=st.booleans(),
+    precision=st.sampled_from(PRECISIONS),
 )
-def test_every_field_is_in_the_key(settings: Any) -> None:
-    key = config.key("kind", settings)
-    for field in dataclasses.fields(settings):
-        if field.name in UNKEYED:
-            continue
-        value = getattr(settings, field.name)
-        changed = dataclasses.replace(settings, **{field.name: other(field.name, value)})
-        assert changed != settings, field.name
-        assert config.key("kind", changed) != key, field.name
+
+
+@given(THREATS, THREATS)
+def test_one_label_is_one_threat(a: Threat, b: Threat) -> None:
+    spelled = [dataclasses.replace(each, alpha=each.step_size) for each in (a, b)]
+    assert (a.label == b.label) == (spelled[0] == spelled[1])
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Threat)])
+def test_a_label_tells_each_field_apart(field: str) -> None:
+    base = Threat(eps=0.3, restarts=2)
+    value = getattr(base, field)
+    changed = "autoattack" if field == "attack" else other(field, value)
+    if field == "random_start":
+        base = dataclasses.replace(base, restarts=1)
+    if field == "variant":
+        base = Threat()
+    assert dataclasses.replace(base, **{field: changed}).label != base.label
+
+
+def test_each_attack_is_declared_once_and_says_what_it_costs() -> None:
+    """Its label, text, options and passes all follow from its declaration."""
+    for name, declared in ATTACKS.items():
+        threat = Threat.of(name, "linf", 0.1)
+        assert threat.label.startswith(f"{name}-0.1")
+        assert str(threat).startswith(declared.title)
+        assert threat.passes[0] >= 1
+    assert Threat.of("pgd", "linf", 0.1, steps=40, restarts=5).passes == (200, 200)
+    assert Threat.of("square", "linf", 0.1).passes == (5001, 0)
+    assert Threat.of("apgd-t", "linf", 0.1).passes == (909, 909)
+    whole = Threat.of("autoattack", "linf", 0.1)
+    assert whole.passes[1] == sum(part.passes[1] for part in whole.parts)
 
 
 def test_the_key_depends_on_what_a_thing_is_made_from() -> None:
     keys = {
-        config.key(k, ATTACK, **made)
+        settings.key(k, ATTACK, **made)
         for k in ("a", "b")
         for made in ({}, {"data": "x"}, {"data": "y"}, {"weights": "x"})
     }
@@ -70,17 +175,19 @@ ADVTRAIN = presets.advtrain_settings("as-run", "cifar10", "preactresnet18", mix=
 
 
 @pytest.mark.parametrize(
-    "settings", [TRAIN, Threat(eps=8 / 255, alpha=2 / 255), ADVTRAIN], ids=["train", "threat", "adv"]
+    "chosen",
+    [TRAIN, Threat(eps=8 / 255, alpha=2 / 255), ADVTRAIN, ATTACK, dataclasses.replace(EVAL, audited=Threat(eps=0.1))],
+    ids=["train", "threat", "adv", "attack", "eval"],
 )
-def test_settings_survive_their_record(settings: Any) -> None:
-    assert type(settings).from_dict(settings.to_dict()) == settings
+def test_settings_survive_their_record(chosen: Any) -> None:
+    assert type(chosen).from_dict(chosen.to_dict()) == chosen
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
 def test_fractions(a: int, b: int) -> None:
-    assert config.fraction(f"{a}/{b}") == a / b
-    assert config.fraction(f" {a / b!r} ") == a / b
-    assert config.fraction(f"{a} / {b}") == a / b
+    assert settings.fraction(f"{a}/{b}") == a / b
+    assert settings.fraction(f" {a / b!r} ") == a / b
+    assert settings.fraction(f"{a} / {b}") == a / b
 
 
 @pytest.mark.parametrize(
@@ -88,14 +195,14 @@ def test_fractions(a: int, b: int) -> None:
 )
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        config.fraction(text)
+        settings.fraction(text)
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(8 / 255, "8/255"), (0.3, "0.3"), (0.2, "0.2"), (0.0, "0"), (1 / 255, "1/255")]
 )
 def test_numbers_are_shown_as_people_write_them(value: float, shown: str) -> None:
-    assert config.number(value) == shown
+    assert settings.number(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -164,12 +271,12 @@ def test_limits_shrink_the_validation_split() -> None:
 
 @given(st.text(max_size=20), st.integers(0, 5))
 def test_canonical_json_is_canonical(text: str, n: int) -> None:
-    assert config.canonical_json({"b": text, "a": n}) == config.canonical_json({"a": n, "b": text})
+    assert settings.canonical_json({"b": text, "a": n}) == settings.canonical_json({"a": n, "b": text})
 
 
 def test_canonical_json_has_no_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        config.canonical_json({"a": float("nan")})
+        settings.canonical_json({"a": float("nan")})
 
 
 def test_train_settings_refuse_nonsense() -> None:

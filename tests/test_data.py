@@ -11,8 +11,8 @@ import torch
 
 from advmix_cli import data
 from advmix_cli.errors import AdvmixError, DamagedError, UsageError
-from advmix_cli.workflows import common
-from advmix_cli.workflows.common import Session
+from advmix_cli.workflows import session as sessions
+from advmix_cli.workflows.session import Session
 
 
 def test_glyphs_are_the_same_for_everyone_and_balanced() -> None:
@@ -42,7 +42,7 @@ def test_a_fingerprint_is_computed_once(home: Path, monkeypatch: pytest.MonkeyPa
     def again(name: str, root: Path) -> str:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(common.data, "fingerprint", again)
+    monkeypatch.setattr(sessions.data, "fingerprint", again)
     assert session.fingerprint("glyphs") == value
     (home / "datasets/glyphs.json").write_text("{")
     with pytest.raises(AssertionError, match="computed again"):

@@ -32,7 +32,7 @@ def test_quickstart(tmp_path: Path) -> None:
 
 def test_standard_training(tmp_path: Path) -> None:
     out = run("standard_training.sh", tmp_path)
-    assert len(re.findall(r"^glyphs-\w+ +(?:clean|glyphs-\w+-pgd) +600 ", out, re.MULTILINE)) == 12
+    assert len(re.findall(r"^glyphs-\w+ +(?:clean|glyphs-\w+-pgd) +600 +[\d.]+ +\[", out, re.MULTILINE)) == 12
     for picture in ("matrix", "curves", "samples", "mixing"):
         assert (tmp_path / f"glyphs-{picture}.png").stat().st_size > 10_000
 

@@ -1,22 +1,32 @@
-"""Recorded work equals the same work unrecorded: on a GPU, and on a CPU with a stand-in for the recording."""
+"""Recorded work equals the same work unrecorded: on a GPU, and on a CPU with a tape of operations for the recording.
+
+The tape notes each operation with its arguments, as a CUDA graph does, and plays those again: a number that Python
+computed is frozen, and what may not be recorded at all (a wait for the device, a random draw, a tensor made from
+Python's numbers) is refused where it happens.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
-import os
+import importlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from conftest import DEVICE
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from advmix_cli import attacks, data, graphs, models, presets, training
-from advmix_cli.config import Threat
+from advmix_cli.attacks import apgd, fab, pgd, square
+from advmix_cli.threats import Threat
 
-DEVICE = torch.device(os.environ.get("ADVMIX_TEST_DEVICE", "cpu"))
 THREATS = {
     "linf": Threat(eps=0.3, alpha=0.02, steps=25, random_start=False),
     "l2": Threat(norm="l2", eps=1.5, alpha=0.2, steps=20, random_start=False),
@@ -24,61 +34,119 @@ THREATS = {
     "targeted": Threat(eps=0.2, alpha=0.02, steps=10, targets=2),
     "bf16": Threat(eps=0.2, alpha=0.02, steps=20, precision="bf16"),
     "early": Threat(eps=0.2, alpha=0.01, steps=40, early_stop=True),
+    "apgd": Threat.of("apgd-ce", "linf", 0.1, steps=15),
+    "apgd-t-l2": Threat.of("apgd-t", "l2", 0.6, steps=12, targets=2),
+    "fab": Threat.of("fab-t", "linf", 0.1, steps=8, targets=2),
+    "square": Threat.of("square", "linf", 0.2, queries=40),
 }
 
+RANDOM = {"uniform_", "normal_", "random_", "bernoulli_", "rand", "randn", "randint", "randperm", "bernoulli",
+          "native_dropout", "exponential_"}  # fmt: skip
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "is_nonzero", "equal"}
+FROM_PYTHON = {"lift_fresh", "lift_fresh_copy"}
 
-def _replayed(function: Callable[[], graphs.Tensors], device: torch.device) -> Any:
-    """A recording that works anywhere: replaying computes again from the buffers and writes where it wrote before."""
-    results: list[torch.Tensor] = []
 
-    def replay() -> None:
-        new = function()
-        results.extend(new[len(results) :])
-        for kept, each in zip(results, new, strict=True):
-            kept.copy_(each)
+class NotRecordable(RuntimeError):
+    """An operation that a CUDA graph could not hold."""
 
-    return results, replay
+
+class Tape(TorchDispatchMode):
+    """Runs operations and notes them, so that they can be played again on the same tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: list[tuple[Any, Any, Any, Any]] = []
+        self._own: set[int] = set()
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = func.name().split("::")[1].split(".")[0], kwargs or {}
+        if name in RANDOM | WAITS | FROM_PYTHON:
+            raise NotRecordable(f"{name} in what is recorded")
+        if name in ("index", "index_put_", "_index_put_impl_"):
+            flat, _ = tree_flatten(args[1])
+            if any(isinstance(each, torch.Tensor) and each.dtype == torch.bool for each in flat):
+                raise NotRecordable(f"{name} by flags waits for how many there are")
+        given = [each for each in tree_flatten((args, kwargs))[0] if torch.is_tensor(each)]
+        if func._schema.is_mutable:
+            for tensor in given:
+                if _storage(tensor) not in self._own:
+                    self._before.setdefault(_storage(tensor), (tensor, tensor.clone()))
+        result = func(*args, **kwargs)
+        made = {_storage(each) for each in tree_flatten(result)[0] if torch.is_tensor(each)}
+        self._own |= made - {_storage(each) for each in given}
+        self._noted.append((func, args, kwargs, result))
+        return result
+
+    def undo(self) -> None:
+        """What was changed in place as it was before: recording computes nothing."""
+        with torch.no_grad():
+            for tensor, before in self._before.values():
+                tensor.copy_(before)
+
+    def play(self) -> None:
+        """All operations again, each result where it was before."""
+        with torch.no_grad():
+            for func, args, kwargs, result in self._noted:
+                again = func(*args, **kwargs)
+                for kept, new in zip(tree_flatten(result)[0], tree_flatten(again)[0], strict=True):
+                    if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
+                        kept.copy_(new)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def taped(function: Callable[[], graphs.Tensors], device: torch.device) -> tuple[graphs.Tensors, Callable[[], None]]:
+    """In the place of a CUDA graph."""
+    tape = Tape()
+    with tape:
+        results = function()
+    tape.undo()
+    return results, tape.play
 
 
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Turn recording on or off; on a CPU with the stand-in."""
+    """Turn recording on or off; on a CPU with the tape."""
 
     def switch(on: bool) -> None:
         monkeypatch.setattr(graphs, "records", lambda device: on)
         if DEVICE.type == "cpu":
-            monkeypatch.setattr(graphs, "_record", _replayed)
+            monkeypatch.setattr(graphs, "_record", taped)
             monkeypatch.setattr(graphs, "_aside", lambda function, device: function())
 
     return switch
 
 
-def _attacked(model: nn.Module, threat: Threat, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _attacked(model: nn.Module, threat: Threat, seed: int) -> attacks.Attacked:
     random = torch.Generator().manual_seed(seed)
     x = torch.rand((32, 1, 32, 32), generator=random).to(DEVICE)
     y = torch.randint(0, 10, (32,), generator=random).to(DEVICE)
     if threat.early_stop:
         with torch.no_grad():
             y[:20] = model(x[:20]).argmax(1)  # right before the attack, the others mostly wrong
-    return attacks.attack(model, x, y, threat, attacks.generators(DEVICE, seed, threat))
+    return attacks.attack(model, x, y, threat, seed=seed)
 
 
 @pytest.mark.parametrize("name", THREATS)
 def test_a_recorded_attack_is_the_attack(name: str, recording: Callable[[bool], None]) -> None:
     model, threat = models.build("lenet5", 3).to(DEVICE), THREATS[name]
     variants = [(seed, threat) for seed in range(4)]  # from the third call on recorded
-    variants.append((4, dataclasses.replace(threat, eps=threat.eps / 2, alpha=threat.step_size / 3)))
+    alpha = threat.alpha and threat.alpha / 3
+    variants.append((4, dataclasses.replace(threat, eps=threat.eps / 2, alpha=alpha)))
     recording(False)
     expected = [_attacked(model, threat, seed) for seed, threat in variants]
     recording(True)
     found = [_attacked(model, threat, seed) for seed, threat in variants]
-    for (x_adv, success), (same, verdict) in zip(expected, found, strict=True):
-        assert torch.equal(success, verdict)
-        if threat.early_stop:  # halved batches round otherwise
-            torch.testing.assert_close(same, x_adv, rtol=0, atol=1e-5)
+    for before, after in zip(expected, found, strict=True):
+        assert torch.equal(before.success, after.success)
+        if threat.early_stop and DEVICE.type != "cpu":  # halved batches round otherwise
+            torch.testing.assert_close(after.x_adv, before.x_adv, rtol=0, atol=1e-5)
         else:
-            assert torch.equal(same, x_adv)
-    assert not torch.equal(expected[3][0], expected[4][0])
+            assert torch.equal(after.x_adv, before.x_adv)
+    assert not torch.equal(expected[3].x_adv, expected[4].x_adv)
 
 
 @pytest.mark.parametrize("mix", ["none", "manifold", "partial-pgd"])
@@ -108,6 +176,36 @@ def test_recorded_training_is_the_training(
     assert trained().history[-1]["train_loss"] == pytest.approx(found.history[-1]["train_loss"], rel=0.02)
 
 
+BAD: dict[str, Callable[..., graphs.Tensors]] = {
+    "a wait": lambda x: {"x": x * float(x.sum())},
+    "a branch": lambda x: {"x": x if bool((x > 0).any()) else -x},
+    "a draw": lambda x: {"x": x + torch.rand(3)},
+    "a choice by flags": lambda x: {"x": x[x > 0]},
+    "a tensor of Python's": lambda x: {"x": x + torch.tensor([1.0, 2.0, 3.0])},
+}
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="a GPU refuses these itself, or freezes them")
+@pytest.mark.parametrize("what", BAD)
+def test_the_tape_refuses_what_a_graph_could_not_hold(what: str, recording: Callable[[bool], None]) -> None:
+    recording(True)
+    kept = graphs.Graphs()
+    for i in (1, 2):
+        kept("key", BAD[what], x=torch.ones(3) * i)
+    with pytest.warns(UserWarning, match="no CUDA graph"):
+        kept("key", BAD[what], x=torch.ones(3))
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="only the tape is asked")
+def test_the_tape_freezes_a_number_as_a_graph_does(recording: Callable[[bool], None]) -> None:
+    recording(True)
+    kept, number = graphs.Graphs(), [1.0]
+    for _ in range(3):
+        kept("key", lambda x: {"x": x * number[0]}, x=torch.ones(3))
+    number[0] = 2.0
+    assert kept("key", lambda x: {"x": x * number[0]}, x=torch.ones(3))["x"].tolist() == [1.0] * 3
+
+
 def test_what_cannot_be_recorded_is_computed_all_the_same(
     recording: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,11 +216,15 @@ def test_what_cannot_be_recorded_is_computed_all_the_same(
 
     monkeypatch.setattr(graphs, "_record", fails)
     double, x = graphs.Graphs(), torch.arange(3.0, device=DEVICE)
-    assert all(torch.equal(double(0, lambda x: (2 * x,), x=x)[0], 2 * x) for _ in range(2))
+
+    def twice() -> torch.Tensor:
+        return double(0, lambda x: {"twice": 2 * x}, x=x)["twice"]
+
+    assert all(torch.equal(twice(), 2 * x) for _ in range(2))
     with pytest.warns(UserWarning, match=r"no CUDA graph, .*: operation not permitted when stream is capturing$"):
-        third = double(0, lambda x: (2 * x,), x=x)
-    assert torch.equal(third[0], 2 * x)
-    assert torch.equal(double(0, lambda x: (2 * x,), x=x)[0], 2 * x)
+        third = twice()
+    assert torch.equal(third, 2 * x)
+    assert torch.equal(twice(), 2 * x)
 
 
 def test_only_networks_that_do_the_same_each_time_are_recorded(recording: Callable[[bool], None]) -> None:
@@ -150,5 +252,145 @@ def test_only_networks_that_do_the_same_each_time_are_recorded(recording: Callab
 def test_results_are_the_callers_own(recording: Callable[[bool], None]) -> None:
     recording(True)
     double, x = graphs.Graphs(), torch.ones(3, device=DEVICE)
-    results = [double("double", lambda x, by: (x * by,), x=x * i, by=2.0 + i)[0] for i in range(6)]
+    results = [double("double", lambda x, by: {"x": x * by}, x=x * i, by=2.0 + i)["x"] for i in range(6)]
     assert [float(result[0]) for result in results] == [i * (2 + i) for i in range(6)]
+
+
+def test_only_the_latest_recordings_are_kept(recording: Callable[[bool], None]) -> None:
+    recording(True)
+    double = graphs.Graphs()
+    for n in range(1, 30):
+        for _ in range(4):
+            result = double("double", lambda x: {"x": 2 * x}, x=torch.ones(n, device=DEVICE))["x"]
+            assert result.tolist() == [2.0] * n
+    (kept,) = double._kept.values()
+    assert len(kept) == graphs._MOST
+
+
+def test_a_sets_attack_needs_few_sizes(recording: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where each size is recorded: powers of two, however many samples fall when."""
+    sizes: set[int] = set()
+    real = graphs.Graphs.__call__
+
+    def noted(self: graphs.Graphs, key: Any, function: Any, **inputs: Any) -> Any:
+        sizes.add(len(inputs["y"]))
+        return real(self, key, function, **inputs)
+
+    recording(True)
+    monkeypatch.setattr(graphs.Graphs, "__call__", noted)
+    monkeypatch.setattr(attacks.standing.Standing, "on_gpu", staticmethod(lambda device: True))
+    model = models.build("lenet5", 3).to(DEVICE)
+    x = torch.rand((100, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    threat = Threat(eps=0.01, alpha=0.001, steps=40, early_stop=True)
+    plain = attacks.attack(model, x, y, threat)
+    assert sizes <= {1, 2, 4, 8, 16, 32, 64, 128}
+    assert len(sizes) > 1
+    monkeypatch.undo()
+    again = attacks.attack(model, x, y, threat)
+    assert torch.equal(plain.success, again.success)
+    assert 0 < int(plain.success.sum()) < 100
+
+
+class FakeCuda:
+    """What of `torch.cuda` a recording touches, noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+        self.current: object = "the caller's stream"
+        self.ended: list[object] = []
+        self.pools: list[object] = []
+
+        @contextlib.contextmanager
+        def graph(cuda_graph: object, **how: object) -> Iterator[None]:
+            self.pools.append(how["pool"])
+            self.current = how["stream"]
+            yield
+            if fails:
+                raise RuntimeError("capture failed")
+
+        monkeypatch.setattr(graphs, "_OF_THREAD", type("Local", (), {})())
+        monkeypatch.setattr(torch.cuda, "graph", graph)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: type("Graph", (), {"replay": lambda self: None})())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: self.current)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(self, "current", stream))
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: object())
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *args: self.ended.append(args), raising=False)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_recording_ends_on_the_callers_stream_whatever_happens(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, device = FakeCuda(monkeypatch, fails), torch.device("cuda", 0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+            graphs._record(dict, device)
+        assert fake.current == "the caller's stream"
+    assert len(fake.ended) == (2 if fails else 0), "a failed capture's memory is given back"
+    assert len(set(fake.pools)) == (2 if fails else 1), "recordings share memory, but not with a failed one"
+
+
+def test_a_stream_belongs_to_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(monkeypatch, fails=False)
+    streams = {graphs._stream(torch.device("cuda", i)) for i in (0, 1, 0)}
+    assert streams == {"a stream of cuda:0", "a stream of cuda:1"}
+
+
+def _rows(n: int, channels: int, device: str) -> dict[str, torch.Tensor]:
+    x = torch.empty((n, channels, 32, 32), device=device)
+    one = torch.empty(n, device=device)
+    flags = torch.empty(n, dtype=torch.bool, device=device)
+    labels = torch.empty(n, dtype=torch.int64, device=device)
+    return {
+        **dict.fromkeys(("x", "x_adv", "centre", "found", "before", "slope", "best", "best_slope"), x),
+        **dict.fromkeys(("losses", "increases", "best_loss", "loss_then"), one),
+        **dict.fromkeys(("won", "halved"), flags),
+        **dict.fromkeys(("y", "target", "taken", "index"), labels),
+        "size": one.view(-1, 1, 1, 1),
+    }
+
+
+@pytest.mark.parametrize("arch", models.ARCHITECTURES)
+def test_nothing_of_the_forward_code_lies_on_another_device(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors with a device and no memory need no card: mixing devices is an error as it is there.
+
+    The way back does need one: gradients are stood in for.
+    """
+
+    def gradient(model: nn.Module, x: torch.Tensor, loss: Any, precision: str = "float32") -> Any:
+        said = attacks.logits(model, x)
+        return torch.empty_like(x), loss(said), said
+
+    for module in (pgd, apgd, fab):
+        monkeypatch.setattr(module, "gradient", gradient)
+    with FakeTensorMode(), torch.no_grad():
+        home, _, function = models.info(arch).source.partition(":")
+        with torch.device("cuda"):
+            model = getattr(importlib.import_module(home), function)().eval()
+        channels = models.info(arch).shape[0]
+        rows = _rows(8, channels, "cuda")
+        zero = torch.empty((), device="cuda")
+        with attacks.frozen(model):
+            for norm in ("linf", "l2"):
+                for loss in ("ce", "dlr", "cw"):
+                    threat = Threat(norm=norm, eps=0.1, loss=loss, early_stop=True)
+                    bounds = dict.fromkeys(("eps", "alpha", "low", "high"), zero)
+                    names = ("x_adv", "centre", "y", "target", "taken", "found", "won")
+                    after = pgd._steps(model, threat, 2, **{name: rows[name] for name in names}, **bounds)
+                    after |= apgd._step(model, threat, **rows, eps=zero, momentum=zero)
+                    assert {value.device.type for value in after.values()} == {"cuda"}
+                names = ("x", "y", "target", "x_adv", "found", "won")
+                fab._step(model, threat, **{name: rows[name] for name in names}, eps=zero)
+            names = ("x", "y", "x_adv", "found", "won", "best")
+            given = {name: rows[name] for name in names} | {"best": rows["losses"]}
+            signs = torch.empty(channels, device="cuda")
+            square._square(model, signs=signs, eps=zero, top=zero, left=zero, size=zero, **given)
+            drawn = attacks.run.starts(rows["index"], rows["x"].shape[1:], Threat(), 0)
+            assert drawn is not None
+            assert drawn.device.type == "cuda"
+        targets = training.soft_labels(rows["y"], 10, 0.01)
+        for stage in range(models.info(arch).stages):
+            draw = training.Draw(0.4, stage, rows["index"])
+            said, mixed = training.forward_mixed(model, rows["x"], targets, draw, rows["x"] if stage == 0 else None)
+            assert training.soft_loss(said, mixed, "bce-softmax").device.type == "cuda"
+        assert training.augment(rows["x"], rows["index"], True, 2, 0).device.type == "cuda"

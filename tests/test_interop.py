@@ -59,7 +59,7 @@ def test_art_attacks_it(trained: Path, batch: tuple[torch.Tensor, torch.Tensor])
 def test_torchattacks_reads_our_caches_and_we_read_theirs(trained: Path, advmix: Run, tmp_path: Path) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     path = Path(advmix("store", "path", "pa").out.strip())
-    x_adv, labels = artifacts.samples_tensors(path)
+    x_adv, labels, _ = artifacts.samples_tensors(path)
     (batch,) = list(torchattacks.PGD.load(str(path), batch_size=len(labels)))
     assert torch.equal(batch[0], x_adv)
     assert torch.equal(batch[1], labels)
@@ -79,5 +79,5 @@ def test_torchattacks_reads_our_caches_and_we_read_theirs(trained: Path, advmix:
         assert row["n"] == 50
         assert "threat" not in row
         with torch.no_grad():
-            content, _ = artifacts.samples_tensors(theirs)
+            content, _, _ = artifacts.samples_tensors(theirs)
             assert row["accuracy"] == 100 * float((model(content).argmax(1) == images.y).float().mean())

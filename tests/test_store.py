@@ -176,8 +176,8 @@ def test_leftovers_are_what_interrupted_work_left(store: Store) -> None:
     put(store, "a")
     store.set_ref("good", "checkpoints", "a")
     store.set_ref("dangling", "checkpoints", "gone")
-    store.write(store.unfinished("b"), b"state")
+    store.write(store.unfinished_piece("b", 0), b"state")
     (store.root / "samples").mkdir()
     (store.root / "samples" / ".tmp-9-x-c.pt").write_bytes(b"half")
-    assert {path.name for path in store.leftovers()} == {"dangling", "b.pt", ".tmp-9-x-c.pt"}
+    assert {path.name for path in store.leftovers()} == {"dangling", "b.000000.pt", ".tmp-9-x-c.pt"}
     assert store.names("samples") == []

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
 from typing import Any
 
 import pytest
 import torch
-from test_attacks import batch, lenet, random
+from conftest import DEVICE, on_cpu
+from test_attacks import batch, lenet
 from torch import nn
 
 from advmix_cli import attacks, models
 from advmix_cli.attacks.apgd import checkpoints
 from advmix_cli.attacks.common import margin, objective
 from advmix_cli.attacks.fab import by_doubling, project
+from advmix_cli.attacks.run import starts
 from advmix_cli.attacks.square import share
-from advmix_cli.config import PUBLISHED, Threat
+from advmix_cli.errors import UsageError
+from advmix_cli.threats import Threat
 
 __all__ = ["lenet"]
 
 STRONG = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "square-pgd")
-_LONGER = {"square": {"steps": 300}, "square-pgd": {"steps": 100}}
+_LONGER = {"square": {"queries": 300}, "square-pgd": {"queries": 100}}
 
 
 def strong(attack: str, norm: str = "linf", eps: float = 0.1, **more: Any) -> Threat:
-    steps = {"steps": 60 if attack.startswith("square") else 8, "targets": min(PUBLISHED[attack].get("targets", 0), 3)}
-    return Threat(attack=attack, norm=norm, **{**PUBLISHED[attack], **steps, "eps": eps, **more})
+    few = {"queries": 60} if attack.startswith("square") else {"steps": 8}
+    usual = Threat.of(attack, norm, eps, **few)
+    return dataclasses.replace(usual, **{"targets": min(usual.targets, 3), **more})
 
 
 def run(model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> tuple[torch.Tensor, torch.Tensor]:
-    return attacks.attack(model, x, y, threat, attacks.generators("cpu", 0, threat))
+    found = attacks.attack(model, x, y, threat)
+    return found.x_adv, found.success
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -48,20 +53,20 @@ def test_budget_range_input_and_seed(lenet: nn.Sequential, attack: str, norm: st
     again, _ = run(lenet, x, y, threat)
     assert torch.equal(x_adv, again)
     if attack != "fab-t":  # which starts at the image itself
-        other, _ = attacks.attack(lenet, x, y, threat, attacks.generators("cpu", 1, threat), 1)
-        assert not torch.equal(x_adv, other)
+        assert not torch.equal(x_adv, attacks.attack(lenet, x, y, threat, seed=1).x_adv)
 
 
+@on_cpu
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("attack", STRONG)
 def test_a_batch_is_attacked_like_its_samples_one_by_one(lenet: nn.Sequential, attack: str, norm: str) -> None:
-    x, y = batch(6)
-    model, pixels = copy.deepcopy(lenet).double(), x.double()  # so that the order of additions turns no sign
-    threat = strong(attack, norm, 0.1 if norm == "linf" else 1.0, steps=40 if attack.startswith("square") else 4)
-    together = attacks.attack_set(model, pixels, y, threat, batch_size=6, seed=3)
-    single = attacks.attack_set(model, pixels, y, threat, batch_size=1, seed=3)
+    x, y = batch(20)
+    few = {"queries": 40} if attack.startswith("square") else {"steps": 4}
+    threat = strong(attack, norm, 0.06 if norm == "linf" else 1.0, **few)
+    together = attacks.attack_set(lenet, x, y, threat, batch_size=20, seed=3, images=True)
+    single = attacks.attack_set(lenet, x, y, threat, batch_size=1, seed=3, images=True)
     assert torch.equal(together.robust, single.robust)
-    assert torch.allclose(together.x_adv, single.x_adv, atol=1e-6)
+    assert torch.equal(together.x_adv, single.x_adv)
 
 
 def test_square_asks_for_no_gradient() -> None:
@@ -84,7 +89,7 @@ def test_square_asks_for_no_gradient() -> None:
             result: torch.Tensor = Refuses.apply(self.inner(x))
             return result
 
-    model = Opaque().eval()
+    model = Opaque().to(DEVICE).eval()
     x, y = batch(8)
     for norm in ("linf", "l2"):
         run(model, x, y, strong("square", norm))
@@ -92,50 +97,77 @@ def test_square_asks_for_no_gradient() -> None:
         run(model, x, y, strong("apgd-ce"))
 
 
+def short_ensemble(monkeypatch: pytest.MonkeyPatch, parts: tuple[Threat, ...]) -> None:
+    monkeypatch.setattr(Threat, "parts", property(lambda self: parts if self.attack == "autoattack" else (self,)))
+
+
 def test_the_ensemble_is_its_parts_on_what_stands(lenet: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = batch(40)
-    ensemble = Threat(attack="autoattack", eps=0.06)
+    ensemble = Threat.of("autoattack", "linf", 0.06)
     assert [part.attack for part in ensemble.parts] == ["apgd-ce", "apgd-t", "fab-t", "square", "square-pgd"]
-    assert [(part.steps, part.tries) for part in ensemble.parts] == [(100, 1), (100, 9), (100, 9), (5000, 1), (2000, 6)]
-    short = tuple(dataclasses.replace(part, steps=20, targets=min(part.targets, 2)) for part in ensemble.parts)
-    monkeypatch.setattr(Threat, "parts", property(lambda self: short if self.attack == "autoattack" else (self,)))
-    whole = attacks.attack_set(lenet, x, y, ensemble, batch_size=16, seed=0)
-    robust = whole.clean_correct.clone()
-    for part, (_, standing) in zip(short, whole.stages, strict=True):
+    assert [(part.steps, part.queries, part.tries) for part in ensemble.parts] == [
+        (100, 0, 1), (100, 0, 9), (100, 0, 9), (0, 5000, 1), (40, 2000, 6)
+    ]  # fmt: skip
+    assert [part.random_start for part in ensemble.parts] == [True, True, False, True, True]
+    assert {part.loss for part in ensemble.parts[1:2]} == {"dlr"}
+    assert ensemble.standard == 4
+    parts = tuple(strong(part.attack, eps=0.06, **_LONGER.get(part.attack, {})) for part in ensemble.parts)
+    short_ensemble(monkeypatch, parts)
+    whole = attacks.attack_set(lenet, x, y, ensemble, batch_size=16, seed=0, images=True)
+    robust = whole.clean.clone()
+    assert list(whole.after) == [part.label for part in parts]
+    for part, after in zip(parts, whole.after.values(), strict=True):
         robust &= attacks.attack_set(lenet, x, y, part, batch_size=16, seed=0).robust
-        assert int(robust.sum()) == standing
+        assert torch.equal(robust, after.right)
     assert torch.equal(whole.robust, robust)
-    fell = whole.clean_correct & ~whole.robust
+    fell = whole.clean & ~whole.robust
     assert fell.any()
-    assert (lenet(whole.x_adv[fell]).argmax(1) != y[fell]).all()
+    assert whole.x_adv is not None
+    assert (lenet(whole.x_adv.to(DEVICE)[fell]).argmax(1) != y[fell]).all()
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 6])
-def test_a_stopped_attack_continues_to_the_same_result(lenet: nn.Sequential, stop_after: int,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+@on_cpu
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 7])
+@pytest.mark.parametrize("sizes", [(8, 30), (30, 3), (None, 5)])
+def test_a_stopped_attack_continues_to_the_same_result_with_any_batches(
+    lenet: nn.Sequential, stop_after: int, sizes: tuple[int | None, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y = batch(40)
     parts = tuple(strong(attack, eps=0.05) for attack in ("apgd-ce", "fab-t", "square"))
-    monkeypatch.setattr(Threat, "parts", property(lambda self: parts if self.attack == "autoattack" else (self,)))
-    threat = Threat(attack="autoattack", eps=0.05)
-    states: list[dict[str, Any]] = []
+    short_ensemble(monkeypatch, parts)
+    threat = Threat.of("autoattack", "linf", 0.05)
+    pieces: list[dict[str, Any]] = []
 
     class Stopped(Exception):
         pass
 
-    def stop(make: Any) -> None:
-        states.append({name: value.clone() if torch.is_tensor(value) else value for name, value in make().items()})
-        if len(states) == stop_after:
+    def stop(piece: dict[str, Any]) -> None:
+        pieces.append({name: value.clone() if torch.is_tensor(value) else value for name, value in piece.items()})
+        if len(pieces) == stop_after:
             raise Stopped
 
-    whole = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0)
-    with pytest.raises(Stopped):
-        attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, on_state=stop)
+    whole = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, images=True)
+    with contextlib.suppress(Stopped):
+        attacks.attack_set(lenet, x, y, threat, batch_size=sizes[0], seed=0, images=True, on_piece=stop)
     done: list[int] = []
-    again = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, state=states[-1], on_batch=done.append)
+    again = attacks.attack_set(
+        lenet, x, y, threat, batch_size=sizes[1], seed=0, images=True, pieces=pieces, on_images=done.append
+    )
     assert torch.equal(again.x_adv, whole.x_adv)
-    assert torch.equal(again.robust, whole.robust)
-    assert again.stages == whole.stages
+    assert again.change == whole.change
+    for label, after in whole.after.items():
+        assert torch.equal(again.after[label].right, after.right)
+        assert torch.equal(again.after[label].losses, after.losses)
     assert sum(done) == 3 * len(x)
+
+
+def test_a_piece_is_as_large_as_what_changed(lenet: nn.Sequential) -> None:
+    x, y = batch(64)
+    pieces: list[dict[str, Any]] = []
+    found = attacks.attack_set(lenet, x, y, strong("apgd-ce", eps=0.05), batch_size=16, seed=0, on_piece=pieces.append)
+    assert sum(len(piece["samples"]) for piece in pieces[1:]) == int(found.clean.sum())
+    assert not any("x_adv" in piece for piece in pieces), "nobody asked for the images"
+    assert all(value.numel() <= 16 for piece in pieces[1:] for value in piece.values() if torch.is_tensor(value))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -143,12 +175,13 @@ def test_stopping_early_breaks_what_some_iterate_of_all_steps_breaks(lenet: nn.S
     x, y = batch(48)
     threat = Threat(norm=norm, eps=0.1 if norm == "linf" else 1.2, alpha=0.02 if norm == "linf" else 0.2, steps=12)
     early = dataclasses.replace(threat, early_stop=True)
-    _, fooled = attacks.attack(lenet, x, y, early, random())
-    ever = torch.zeros(len(y), dtype=torch.bool)
+    fooled = attacks.attack(lenet, x, y, early).success
+    ever = torch.zeros(len(y), dtype=torch.bool, device=DEVICE)
     for steps in range(1, threat.steps + 1):
-        ever |= attacks.attack(lenet, x, y, dataclasses.replace(threat, steps=steps), random())[1]
-    with attacks.frozen(lenet):
-        start = (x + attacks.common.starts(x, threat, random()[0]) * threat.eps).clamp(0, 1)  # type: ignore[operator]
+        ever |= attacks.attack(lenet, x, y, dataclasses.replace(threat, steps=steps)).success
+    noise = starts(torch.arange(len(x), device=DEVICE), x.shape[1:], threat, 0, 0)
+    assert noise is not None
+    start = (x + noise * threat.eps).clamp(0, 1)
     if norm == "linf":
         ever |= lenet(start).argmax(1) != y
         assert torch.equal(fooled, ever)
@@ -156,6 +189,7 @@ def test_stopping_early_breaks_what_some_iterate_of_all_steps_breaks(lenet: nn.S
     assert not fooled.all()
 
 
+@on_cpu
 def test_the_same_bytes_for_any_number_of_threads(lenet: nn.Sequential) -> None:
     x, y = batch(200)
     threat = Threat(eps=0.2, alpha=0.05, steps=3)
@@ -164,8 +198,8 @@ def test_the_same_bytes_for_any_number_of_threads(lenet: nn.Sequential) -> None:
         found = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            crafted = attacks.craft(lenet, x, y, threat, random()[0])
-            found.append((crafted, attacks.attack_set(lenet, x, y, threat, batch_size=50, seed=0).x_adv))
+            crafted = attacks.adversarial_batch(lenet, x, y, threat, seed=0, index=torch.arange(200))
+            found.append((crafted, attacks.attack_set(lenet, x, y, threat, seed=0, images=True).x_adv))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -188,8 +222,11 @@ def test_losses_are_what_their_papers_say() -> None:
 
 def test_checkpoints_and_shares_are_the_published_ones() -> None:
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert [share(q, 10_000) for q in (0, 11, 51, 201, 8001)] == [0.8, 0.4, 0.2, 0.1, 0.8 / 2**9]
-    assert share(101, 5000) == share(202, 10_000)
+    assert checkpoints(20)[:3] == [4, 7, 9]
+    assert checkpoints(1) == [1]
+    assert [share(q, 10_000) for q in (0, 10, 11, 51, 201, 8001)] == [0.8, 0.8, 0.4, 0.2, 0.1, 0.8 / 2**9]
+    assert share(4001, 5000) == 0.8 / 2**7, "the standard ensemble takes the points as they are"
+    assert share(101, 5000, rescaled=True) == share(202, 10_000)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -238,3 +275,31 @@ def test_apgd_is_stronger_than_pgd_with_as_many_steps(lenet: nn.Sequential) -> N
     pgd = int((~run(lenet, x, y, few)[1]).sum())
     apgd = int((~run(lenet, x, y, strong("apgd-ce", eps=eps, steps=20))[1]).sum())
     assert apgd <= pgd
+
+
+class FewClasses(nn.Module):
+    """A network with so many outputs."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.flat, self.linear = nn.Flatten(), nn.Linear(1024, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.linear(self.flat(x))
+        return result
+
+
+@pytest.mark.parametrize(("attack", "needed"), [("apgd-t", 4), ("apgd-dlr", 3), ("fab-t", 2), ("autoattack", 4)])
+def test_few_classes_take_fewer_targets_or_are_refused(attack: str, needed: int) -> None:
+    x, y = batch(6)
+    threat = Threat.of(attack, "linf", 0.01)
+    if attack != "autoattack":
+        threat = dataclasses.replace(threat, steps=2)
+    for classes in range(2, needed):
+        with pytest.raises(UsageError, match=f"needs {needed} classes, the model has {classes}"):
+            attacks.attack_set(FewClasses(classes).to(DEVICE), x, y % classes, threat, seed=0)
+    if attack != "autoattack":
+        attacks.attack_set(FewClasses(needed).to(DEVICE), x, y % needed, threat, seed=0)
+    if threat.targets:
+        with pytest.raises(UsageError, match="wrong classes"):
+            attacks.attack_set(FewClasses(4).to(DEVICE), x, y % 4, dataclasses.replace(threat, targets=5), seed=0)

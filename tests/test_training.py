@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import DEVICE
 
 from advmix_cli import models, presets, training
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import DATASETS, ImageSet
 from advmix_cli.errors import AdvmixError
-from advmix_cli.runtime import generator
 
 
 def images(n: int, dataset: str = "glyphs", split: str = "train") -> ImageSet:
@@ -33,8 +33,14 @@ def settings(**options: Any) -> TrainSettings:
 
 
 def run(chosen: TrainSettings, **options: Any) -> training.Trained:
-    splits = training.split(images(120), images(50, split="test"), chosen)
-    return training.train(models.build("lenet5", chosen.seed), splits, chosen, **options)
+    splits = splits_of(images(120), images(50, split="test"), chosen)
+    return training.train(models.build("lenet5", chosen.seed).to(DEVICE), splits, chosen, **options)
+
+
+def splits_of(train: ImageSet, test: ImageSet, chosen: TrainSettings) -> training.Splits:
+    """The splits where training is tested."""
+    splits = training.split(train, test, chosen)
+    return training.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.test)))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -151,13 +157,17 @@ def test_a_loss_that_is_only_later_not_finite_is_found() -> None:
 
 def test_augmentation_flips_and_shifts_whole_images() -> None:
     x = torch.rand((40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(training.augment(x, False, 0, generator("cpu", 1)), x)
-    flipped = training.augment(x, True, 0, generator("cpu", 1))
+    index = torch.arange(40)
+    assert torch.equal(training.augment(x, index, False, 0, 1), x)
+    flipped = training.augment(x, index, True, 0, 1)
     turned = [torch.equal(f, o.flip(2)) for f, o in zip(flipped, x, strict=True)]
     assert all(t or torch.equal(f, o) for t, f, o in zip(turned, flipped, x, strict=True))
     assert 8 < sum(turned) < 32
     padded = torch.nn.functional.pad(x, (2,) * 4)
-    cropped = training.augment(x, False, 2, generator("cpu", 1))
+    cropped = training.augment(x, index, False, 2, 1)
+    some = torch.tensor([17, 3])
+    assert torch.equal(training.augment(x[some], some, True, 2, 1), training.augment(x, index, True, 2, 1)[some])
+    assert not torch.equal(training.augment(x, index, True, 2, 2), training.augment(x, index, True, 2, 1))
     offsets = set()
     for image, around in zip(cropped, padded, strict=True):
         found = [(i, j) for i in range(5) for j in range(5) if torch.equal(image, around[:, i : i + 8, j : j + 8])]

@@ -1,20 +1,24 @@
-"""What every attack needs: a frozen model, starts, losses, the samples still standing, and the check of a result."""
+"""What every attack needs: a frozen model, its logits and gradients, losses, and the check of a result."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advmix_cli.config import Threat
 from advmix_cli.errors import AdvmixError
-from advmix_cli.runtime import autocast, generator
+from advmix_cli.runtime import autocast
+from advmix_cli.threats import Threat
 
 TOLERANCE = 1e-6
 """How far float32 rounding may carry a perturbation beyond eps, for eps of at most 1; in proportion above."""
+
+FEWEST = 16
+"""Images that a CPU computes at least at a time, see `logits`."""
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 """From logits (N,classes) to what each sample's attacker maximises (N,)."""
@@ -37,24 +41,6 @@ def frozen(model: nn.Module, mode: str = "eval") -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def generators(device: torch.device | str, seed: int, threat: Threat) -> list[torch.Generator]:
-    """One generator for each try (restarts times targets), so that the first are the same however many follow."""
-    return [generator(device, seed, "attack", turn) for turn in range(threat.tries)]
-
-
-def starts(x: torch.Tensor, threat: Threat, random: torch.Generator) -> torch.Tensor | None:
-    """Uniform points of the unit ball, (N,C,H,W), drawn sample by sample: batch sizes do not matter."""
-    if not threat.random_start:
-        return None
-    if threat.norm == "linf":
-        return torch.empty_like(x).uniform_(-1, 1, generator=random)
-    # Uniform in an L2 ball of d dimensions: the first d coordinates of a point on the sphere of d + 2.
-    d = x[0].numel()
-    # torch draws normal numbers in groups of 16: a sample's must fill whole groups to be its own in any batch.
-    points = torch.empty((len(x), -(-(d + 2) // 16) * 16), device=x.device).normal_(generator=random)[:, : d + 2]
-    return (points / points.square().sum(1, keepdim=True).sqrt())[:, :d].reshape(x.shape)
-
-
 def lengths(x: torch.Tensor) -> torch.Tensor:
     """L2 norms (N,1,1,1), at least 1e-12."""
     return x.flatten(1).square().sum(1).sqrt().clamp_(min=1e-12).view(-1, 1, 1, 1)
@@ -64,14 +50,6 @@ def distance(x: torch.Tensor, y: torch.Tensor, norm: str) -> torch.Tensor:
     """How far apart samples (N,C,H,W) are in `norm`, (N,)."""
     delta = (x - y).flatten(1)
     return delta.abs().amax(1) if norm == "linf" else delta.square().sum(1).sqrt()
-
-
-def into_ball(x_adv: torch.Tensor, x: torch.Tensor, threat: Threat) -> torch.Tensor:
-    """The nearest points within the budget around x, then within [0,1]."""
-    if threat.norm == "linf":
-        return (x + (x_adv - x).clamp_(-threat.eps, threat.eps)).clamp_(0, 1)
-    delta = x_adv - x
-    return (x + delta * (threat.eps / lengths(delta)).clamp_(max=1)).clamp_(0, 1)
 
 
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -105,11 +83,25 @@ def objective(kind: str, y: torch.Tensor, target: torch.Tensor | None) -> Loss:
     return margin_loss
 
 
+def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The model's logits (N,classes) of x (N,C,H,W).
+
+    A CPU computes few images by other routines than many, which round otherwise: there too few are filled up, so that
+    an image's logits and gradient are the same to the bit in whatever batch it is.
+    """
+    n = len(x)
+    if x.device.type != "cpu" or n >= FEWEST or not n or model.training:  # training mode counts who is there
+        result: torch.Tensor = model(x)
+        return result
+    filled = torch.cat([x, x[:1].detach().expand(FEWEST - n, *x.shape[1:])])
+    return model(filled)[:n]  # type: ignore[no-any-return]
+
+
 def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The cross-entropy of each sample and whether it is misclassified, (N,) both."""
     with torch.no_grad():
-        logits = model(x)
-        return F.cross_entropy(logits, y, reduction="none"), logits.argmax(1) != y
+        said = logits(model, x)
+        return F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y
 
 
 def gradient(
@@ -119,61 +111,33 @@ def gradient(
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         with autocast(x.device, precision):
-            logits = model(x).float()
-        losses = loss(logits)
+            said = logits(model, x).float()
+        losses = loss(said)
         (slope,) = torch.autograd.grad(losses.sum(), x)
-    return slope, losses.detach(), logits.detach()
+    return slope, losses.detach(), said.detach()
 
 
-class Standing:
-    """The samples of a batch that an attack has yet to break.
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """The largest change that attacked images were given: of any pixel, and of any image in L2."""
 
-    A broken one keeps its first winning image and is dropped: it costs nothing more, and its verdict is what it would
-    be in the end. On a GPU, where looking means waiting, they are dropped every tenth step only.
-    """
+    linf: float = 0.0
+    l2: float = 0.0
 
-    def __init__(self, x: torch.Tensor) -> None:
-        self.found, self._index = x.clone(), torch.arange(len(x), device=x.device)
-        self._won = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._every = 1 if x.device.type == "cpu" else 10
-
-    def mark(self, fooled: torch.Tensor, x: torch.Tensor) -> None:
-        """Of the samples still there these are misclassified at x."""
-        fresh = fooled & ~self._won
-        if self._every == 1:
-            if bool(fresh.any()):
-                self.found[self._index[fresh]] = x[fresh]
-        else:
-            kept = self.found[self._index]
-            self.found[self._index] = torch.where(fresh.view(-1, 1, 1, 1), x, kept)
-        self._won |= fooled
-
-    def shrink(self, step: int) -> torch.Tensor | None:
-        """After that step (from 1): which samples of those there to go on with, None for all."""
-        if step % self._every or not bool(self._won.any()):
-            return None
-        keep = ~self._won
-        self._index, self._won = self._index[keep], self._won[keep]
-        return keep
-
-    def finish(self, x: torch.Tensor) -> torch.Tensor:
-        """All images of the batch: the winning ones, and of the others where they stand now, x."""
-        keep = ~self._won
-        self.found[self._index[keep]] = x[keep]
-        return self.found
+    def beside(self, other: Change) -> Change:
+        """The larger of both."""
+        return Change(max(self.linf, other.linf), max(self.l2, other.l2))
 
 
-def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) -> float:
-    """The largest |x_adv - x| of any pixel, after the checks that every attacked batch must pass.
+def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) -> Change:
+    """How far x_adv lies from x, after the checks that every attacked batch must pass.
 
     Raises AdvmixError when x_adv (N,C,H,W) is not finite, leaves [0,1], or leaves the ball of the threat (None: an
     unknown one; the as-run variant keeps to no ball around x and is only measured).
     """
-    delta = (x_adv - x).abs_()
-    largest = float(delta.max())
-    length = largest
-    if threat is not None and threat.norm == "l2":
-        length = float(lengths(delta if delta.device.type == "mps" else delta.double()).max())
+    delta = x_adv - x
+    exact = delta if delta.device.type == "mps" else delta.double()
+    change = Change(float(delta.abs().max()), float(lengths(exact).max()) if bool((delta != 0).any()) else 0.0)
     low, high = float(x_adv.min()), float(x_adv.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise AdvmixError(
@@ -181,17 +145,16 @@ def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) ->
             "nothing of this attack can be believed",
             code="budget",
         )
-    if (
-        threat is not None
-        and threat.variant == "standard"
-        and not length <= threat.eps + TOLERANCE * max(1.0, threat.eps)
-    ):
+    if threat is None or threat.variant != "standard":
+        return change
+    length = change.linf if threat.norm == "linf" else change.l2
+    if not length <= threat.eps + TOLERANCE * max(1.0, threat.eps):
         raise AdvmixError(
             f"attacked images leave the budget: {threat.norm} {length:.9g} is more than eps {threat.eps:.9g}",
             "nothing of this attack can be believed",
             code="budget",
         )
-    return largest
+    return change
 
 
 def to_float(x: torch.Tensor) -> torch.Tensor:

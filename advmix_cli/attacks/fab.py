@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import Standing, distance, gradient, objective
-from advmix_cli.config import Threat
+from advmix_cli.attacks.common import distance, gradient, logits, objective
+from advmix_cli.attacks.standing import Standing, first_won
+from advmix_cli.graphs import Tensors
+from advmix_cli.threats import Threat
 
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9
@@ -15,7 +19,11 @@ _TOWARDS_ORIGINAL = 0.1
 
 
 def running_sum(x: torch.Tensor) -> torch.Tensor:
-    """Sums of the first entries of each row (N,D). CUDA's own adds in no fixed order, so there it is by doubling."""
+    """Sums of the first entries of each row (N,D).
+
+    On CUDA by doubling: `cumsum` there adds in no fixed order or, told to be deterministic, in the oldest torch that is
+    supported, by a detour that takes D times the memory.
+    """
     if x.device.type != "cuda":
         return x.cumsum(1)
     return by_doubling(x)
@@ -63,38 +71,58 @@ def fab(
     x: torch.Tensor,
     y: torch.Tensor,
     threat: Threat,
+    *,
     noise: torch.Tensor | None = None,
     target: torch.Tensor | None = None,
-    seed: int = 0,
-) -> torch.Tensor:
-    """Attacked images (N,C,H,W) for images x in [0,1], labels y (N,), classes target (N,); the model must be frozen.
+    **_: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attacked images (N,C,H,W) and which have won (N,), for images x in [0,1], labels y and classes target (N,).
 
     Not bound to the ball: a sample is won when a misclassified point comes within eps of it; the others are
-    given back as they were. Source: Croce and Hein 2020 (FAB), Algorithm 1, in its targeted form.
+    given back as they were. The model must be frozen. Source: Croce and Hein 2020 (FAB), Algorithm 1, in its targeted
+    form, as the standard ensemble runs it.
     """
     assert target is not None
     x_adv = x.clone() if noise is None else (x + noise * threat.eps / 2).clamp_(0, 1)
-    standing = Standing(x)
-    for step in range(1, threat.steps + 1):
-        slope, ahead, _ = gradient(model, x_adv, objective("cw", y, target))
-        value, normal = -ahead, -slope.flatten(1)  # the right logit minus the target's, to be brought to zero
-        here, there = x_adv.flatten(1), x.flatten(1)
-        onto = project(here, normal, value, threat.norm)
-        at_original = value + (normal * (there - here)).sum(1)
-        from_original = project(there, normal, at_original, threat.norm)
-        far = distance(onto, here, threat.norm).clamp(min=1e-8)
-        far_original = distance(from_original, there, threat.norm).clamp(min=1e-8)
-        share = (far / (far + far_original)).clamp(max=_TOWARDS_ORIGINAL)[:, None]
-        stepped = here + _OVERSHOOT * (onto - here)
-        stepped_original = there + _OVERSHOOT * (from_original - there)
-        x_adv = ((1 - share) * stepped + share * stepped_original).clamp_(0, 1).view_as(x)
-        with torch.no_grad():
-            fooled = model(x_adv).argmax(1) != y
-        standing.mark(fooled & (distance(x_adv, x, threat.norm) <= threat.eps), x_adv)
-        x_adv = torch.where(fooled.view(-1, 1, 1, 1), x + _BACKWARD * (x_adv - x), x_adv)
-        keep = standing.shrink(step)
-        if keep is not None:
-            x, y, x_adv, target = x[keep], y[keep], x_adv[keep], target[keep]
-            if not len(x):
-                break
-    return standing.finish(x)
+    standing, step = Standing(model, x_adv, x=x, y=y, target=target), functools.partial(_step, model, threat)
+    for number in range(1, threat.steps + 1):
+        if not len(standing):
+            break
+        standing.advance(("fab", threat.norm), step, eps=threat.eps)
+        if number % standing.stride == 0:
+            standing.settle(last="x")
+    return standing.finish("x")
+
+
+def _step(
+    model: nn.Module,
+    threat: Threat,
+    *,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    target: torch.Tensor,
+    x_adv: torch.Tensor,
+    found: torch.Tensor,
+    won: torch.Tensor,
+    eps: float | torch.Tensor,
+) -> Tensors:
+    """Over the linearised boundary, with a bias to the original; and back towards it from a misclassified point."""
+    slope, ahead, _ = gradient(model, x_adv, objective("cw", y, target))
+    value, normal = -ahead, -slope.flatten(1)  # the right logit minus the target's, to be brought to zero
+    here, there = x_adv.flatten(1), x.flatten(1)
+    onto = project(here, normal, value, threat.norm)
+    at_original = value + (normal * (there - here)).sum(1)
+    from_original = project(there, normal, at_original, threat.norm)
+    far = distance(onto, here, threat.norm).clamp(min=1e-8)
+    far_original = distance(from_original, there, threat.norm).clamp(min=1e-8)
+    share = (far / (far + far_original)).clamp(max=_TOWARDS_ORIGINAL)[:, None]
+    stepped = here + _OVERSHOOT * (onto - here)
+    stepped_original = there + _OVERSHOOT * (from_original - there)
+    moved = ((1 - share) * stepped + share * stepped_original).clamp_(0, 1).view_as(x)
+    with torch.no_grad():
+        fooled = logits(model, moved).argmax(1) != y
+    within = fooled & (distance(moved, x, threat.norm) <= eps)
+    return {
+        "x_adv": torch.where(fooled.view(-1, 1, 1, 1), x + _BACKWARD * (moved - x), moved),
+        **first_won(within, moved, found, won),
+    }

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import Standing, lengths, margin
-from advmix_cli.config import Threat
+from advmix_cli import draws
+from advmix_cli.attacks.common import logits, margin
+from advmix_cli.attacks.standing import Standing, first_won
+from advmix_cli.graphs import Tensors
 from advmix_cli.runtime import generator
+from advmix_cli.threats import Threat
 
 _SHARE = 0.8
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_MADE_FOR = 10_000
 
 
-def share(query: int, queries: int) -> float:
-    """What share of the pixels a square covers: halved at fixed points of a search of 10,000, in proportion for others.
+def share(query: int, queries: int, *, rescaled: bool = False) -> float:
+    """What share of the pixels a square covers after so many queries: 0.8, halved at fixed points.
 
-    Source: Andriushchenko et al. 2020, section 3.2, with p = 0.8.
+    The points are meant for a search of 10,000. The standard ensemble takes them as they are for its 5,000 queries;
+    `rescaled` they keep their proportion. Source: Andriushchenko et al. 2020, section 3.2, with p = 0.8.
     """
-    scaled = int(query / queries * 10_000)
-    return float(_SHARE / 2 ** sum(scaled > after for after in _HALVINGS))
+    at = int(query / queries * _MADE_FOR) if rescaled else query
+    return float(_SHARE / 2 ** sum(at > after for after in _HALVINGS))
 
 
 def square(
@@ -27,63 +34,91 @@ def square(
     x: torch.Tensor,
     y: torch.Tensor,
     threat: Threat,
-    noise: torch.Tensor | None = None,
-    target: torch.Tensor | None = None,
-    seed: int = 0,
-) -> torch.Tensor:
-    """Attacked images (N,C,H,W) for images x in [0,1] and labels y (N,), from at most `steps` queries of the model.
+    *,
+    index: torch.Tensor,
+    seed: int,
+    rescaled: bool = False,
+    **_: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attacked images (N,C,H,W) and which have won (N,), for images x in [0,1], labels y (N,) of samples index (N,).
 
-    A change is kept where it raises the margin of the wrong classes. The signs of the start are those of `noise`, a
-    sample's own; places and signs of the squares are drawn from `seed`, for all samples alike, so that no
-    result depends on its batch. Source: Andriushchenko et al. 2020, Algorithms 1 to 3.
+    After the start `queries` changes are tried, and one is kept where it raises the margin of the wrong classes. What
+    differs between samples follows from `seed` and index; where the squares lie, and in Linf their signs, from `seed`
+    alone: they are the same for all samples, so that no result depends on its batch.
+    Source: Andriushchenko et al. 2020, Algorithms 1 to 3, as the authors' ensemble runs them.
     """
-    assert noise is not None
     random = generator("cpu", seed, "square")
-    search = _linf if threat.norm == "linf" else _l2
+    begin, search = (_stripes, _Squares) if threat.norm == "linf" else (_tiles, _Windows)
     with torch.no_grad():
-        x_adv = _stripes(x, noise, threat) if threat.norm == "linf" else _tiles(x, noise, threat)
-        best = margin(model(x_adv), y)
-        standing = Standing(x_adv)
-        standing.mark(best > 0, x_adv)
-        for query in range(1, threat.steps):
-            keep = standing.shrink(query - 1)
-            if keep is not None:
-                x, y, x_adv, best = x[keep], y[keep], x_adv[keep], best[keep]
-                if not len(x):
-                    break
-            side = (share(query - 1, threat.steps) * x.shape[2] * x.shape[3]) ** 0.5
-            tried = search(x, x_adv, side, threat, random)
-            found = margin(model(tried), y)
-            better = found > best
-            best = torch.where(better, found, best)
-            x_adv = torch.where(better.view(-1, 1, 1, 1), tried, x_adv)
-            standing.mark(best > 0, x_adv)
-        return standing.finish(x_adv)
+        x_adv = begin(x, threat.eps, index, seed)
+        best = margin(logits(model, x_adv), y)
+        standing = Standing(model, x_adv, x=x, y=y, best=best, index=index, won=best > 0)
+        standing.settle()
+        change = search(model, x, threat, seed, random, rescaled)
+        for query in range(threat.queries):
+            if not len(standing):
+                break
+            change(standing, query)
+            if (query + 1) % standing.stride == 0:
+                standing.settle()
+        return standing.finish()
 
 
-def _signs(shape: tuple[int, ...], like: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    return (torch.randint(0, 2, shape, generator=random) * 2 - 1).to(like)
+def _tried(model: nn.Module, tried: torch.Tensor, rows: Tensors) -> Tensors:
+    """The rows after the images `tried` (n,C,H,W) are kept where they are better."""
+    found = margin(logits(model, tried), rows["y"])
+    better = found > rows["best"]
+    best = torch.where(better, found, rows["best"])
+    x_adv = torch.where(better.view(-1, 1, 1, 1), tried, rows["x_adv"])
+    return {"x_adv": x_adv, "best": best, **first_won(best > 0, x_adv, rows["found"], rows["won"])}
 
 
-def _places(limit_h: int, limit_w: int, random: torch.Generator) -> tuple[int, int]:
-    drawn = torch.rand(2, generator=random).tolist()
-    return int(drawn[0] * (limit_h + 1)), int(drawn[1] * (limit_w + 1))
-
-
-def _stripes(x: torch.Tensor, noise: torch.Tensor, threat: Threat) -> torch.Tensor:
+def _stripes(x: torch.Tensor, eps: float, index: torch.Tensor, seed: int) -> torch.Tensor:
     """The linf start: vertical stripes of a pixel, each at +eps or -eps."""
-    return (x + threat.eps * torch.where(noise[:, :, :1] >= 0, 1.0, -1.0)).clamp_(0, 1)
+    return (x + eps * draws.signs(index, (x.shape[1], 1, x.shape[3]), seed, "stripes")).clamp_(0, 1)
 
 
-def _linf(x: torch.Tensor, x_adv: torch.Tensor, side: float, threat: Threat, random: torch.Generator) -> torch.Tensor:
-    """One square goes to +eps or -eps around x, each channel with its own sign."""
-    size = min(max(round(side), 1), x.shape[2], x.shape[3])
-    top, left = _places(x.shape[2] - size, x.shape[3] - size, random)
-    rows, columns = slice(top, top + size), slice(left, left + size)
-    tried = x_adv.clone()
-    signs = _signs((1, x.shape[1], 1, 1), x, random)
-    tried[:, :, rows, columns] = (x[:, :, rows, columns] + threat.eps * signs).clamp_(0, 1)
-    return tried
+class _Squares:
+    """One square goes to +eps or -eps around x, each channel with its own sign.
+
+    As in the authors' code a square never lies at the last place there would be, nor does a window in L2.
+    """
+
+    def __init__(
+        self, model: nn.Module, x: torch.Tensor, threat: Threat, seed: int, random: torch.Generator, rescaled: bool
+    ) -> None:
+        channels, height, width = x.shape[1:]
+        shares = (share(query, threat.queries, rescaled=rescaled) for query in range(threat.queries))
+        sizes = torch.tensor([min(max(round((s * height * width) ** 0.5), 1), height, width) for s in shares])
+        limits = torch.stack([height - sizes, width - sizes], 1)
+        corners = (torch.rand((threat.queries, 2), generator=random) * limits).floor()
+        self._places = torch.cat([corners, sizes[:, None]], 1).tolist()
+        signs = torch.randint(0, 2, (threat.queries, channels), generator=random).float() * 2 - 1
+        self._signs = signs.to(x.device)  # all at once: a copy a query would be waited for
+        self._try = functools.partial(_square, model)
+        self._eps = threat.eps
+
+    def __call__(self, standing: Standing, query: int) -> None:
+        top, left, size = self._places[query]
+        standing.advance("square", self._try, signs=self._signs[query], eps=self._eps, top=top, left=left, size=size)
+
+
+def _square(
+    model: nn.Module,
+    *,
+    signs: torch.Tensor,
+    eps: float | torch.Tensor,
+    top: float | torch.Tensor,
+    left: float | torch.Tensor,
+    size: float | torch.Tensor,
+    **rows: torch.Tensor,
+) -> Tensors:
+    x = rows["x"]
+    down = torch.arange(x.shape[2], device=x.device).view(-1, 1)
+    right = torch.arange(x.shape[3], device=x.device)
+    inside = (down >= top) & (down < top + size) & (right >= left) & (right < left + size)
+    with torch.no_grad():
+        return _tried(model, torch.where(inside, (x + eps * signs.view(1, -1, 1, 1)).clamp_(0, 1), rows["x_adv"]), rows)
 
 
 def _bump(size: int, random: torch.Generator) -> torch.Tensor:
@@ -100,43 +135,63 @@ def _bump(size: int, random: torch.Generator) -> torch.Tensor:
     upper = size // 2
     both = torch.cat([half(upper, size), -half(size - upper, size)])
     both = both / both.square().sum().sqrt()
-    return both.T if float(torch.rand(1, generator=random)) < 0.5 else both
+    return both.T if float(torch.rand(1, generator=random)) > 0.5 else both
 
 
-def _tiles(x: torch.Tensor, noise: torch.Tensor, threat: Threat) -> torch.Tensor:
+def _unit(delta: torch.Tensor) -> torch.Tensor:
+    """At L2 norm 1."""
+    return delta / (delta.square().flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1) + 1e-12)
+
+
+def _tiles(x: torch.Tensor, eps: float, index: torch.Tensor, seed: int) -> torch.Tensor:
     """The l2 start: a five by five grid of bumps, each with a sign of its own."""
-    size = max(min(x.shape[2], x.shape[3]) // 5, 2)
-    bump, delta = _bump(size, generator("cpu", 0, "start")).to(x), torch.zeros_like(x)
-    for top in range(0, x.shape[2] - size + 1, size):
-        for left in range(0, x.shape[3] - size + 1, size):
-            sign = torch.where(noise[:, :, top : top + 1, left : left + 1] >= 0, 1.0, -1.0)
-            delta[:, :, top : top + size, left : left + size] = bump * sign
-    return (x + delta * (threat.eps / lengths(delta))).clamp_(0, 1)
+    random, delta = generator("cpu", seed, "tiles"), torch.zeros_like(x)
+    height, width = x.shape[2:]
+    size = max(height // 5, 2)
+    begin = max(height - 5 * size, 0) // 2
+    for i, top in enumerate(range(begin, begin + height // size * size, size)):
+        for j, left in enumerate(range(begin, begin + width // size * size, size)):
+            window = delta[:, :, top : top + size, left : left + size]
+            if window.shape[2:] == (size, size):
+                signs = draws.signs(index, (x.shape[1], 1, 1), seed, "tiles", i, j)
+                window += _bump(size, random).to(x) * signs
+    return (x + _unit(delta) * eps).clamp_(0, 1)
 
 
-def _l2(x: torch.Tensor, x_adv: torch.Tensor, side: float, threat: Threat, random: torch.Generator) -> torch.Tensor:
+class _Windows:
     """The budget of one window moves to another, where a bump is added to what is there."""
-    limit = min(x.shape[2], x.shape[3])
-    size = min(max(round(side), 3), limit)
-    size = min(size + 1 - size % 2, limit)
-    there = _window(x, size, random)
-    taken = _window(x, size, random)
-    delta = x_adv - x
-    whole = delta.square().sum((1, 2, 3), keepdim=True)
-    both = torch.zeros((1, 1, *x.shape[2:]), device=x.device)
-    both[there] = 1
-    both[taken] = 1
-    union = (delta * both).square().sum((2, 3), keepdim=True)
-    old = delta[there]
-    new = _bump(size, random).to(x) * _signs((1, x.shape[1], 1, 1), x, random)
-    new = new + old / old.square().sum((2, 3), keepdim=True).sqrt().clamp_(min=1e-12)
-    unused = (threat.eps**2 - whole).clamp_(min=0) / x.shape[1]
-    new = new * ((unused + union).sqrt() / new.square().sum((2, 3), keepdim=True).sqrt().clamp_(min=1e-12))
-    delta[taken] = 0
-    delta[there] = new
-    return (x + delta * (threat.eps / lengths(delta))).clamp_(0, 1)
 
+    def __init__(
+        self, model: nn.Module, x: torch.Tensor, threat: Threat, seed: int, random: torch.Generator, rescaled: bool
+    ) -> None:
+        self._model, self._threat, self._seed, self._random, self._rescaled = model, threat, seed, random, rescaled
 
-def _window(x: torch.Tensor, size: int, random: torch.Generator) -> tuple[slice, slice, slice, slice]:
-    top, left = _places(x.shape[2] - size, x.shape[3] - size, random)
-    return slice(None), slice(None), slice(top, top + size), slice(left, left + size)
+    def __call__(self, standing: Standing, query: int) -> None:
+        rows, random, eps = standing.rows, self._random, self._threat.eps
+        x = rows["x"]
+        channels, height, width = x.shape[1:]
+        side = (share(query, self._threat.queries, rescaled=self._rescaled) * height * width) ** 0.5
+        size = max(round(side), 3)
+        size = min(size + 1 - size % 2, height, width)
+
+        def window() -> tuple[slice, slice, slice, slice]:
+            down, right = torch.rand(2, generator=random).tolist()
+            top, left = int(down * (height - size)), int(right * (width - size))
+            return slice(None), slice(None), slice(top, top + size), slice(left, left + size)
+
+        there, taken = window(), window()
+        delta = rows["x_adv"] - x
+        both = torch.zeros((1, 1, height, width), device=x.device)
+        both[there] = 1
+        both[taken] = 1
+        whole = delta.square().flatten(1).sum(-1).view(-1, 1, 1, 1)
+        union = (delta * both).square().sum((2, 3), keepdim=True)
+        old = delta[there]
+        signs = draws.signs(rows["index"], (channels, 1, 1), self._seed, "windows", query)
+        new = _bump(size, random).to(x) * signs
+        new = new + old / (old.square().sum((2, 3), keepdim=True).sqrt() + 1e-12)
+        unused = (eps**2 - whole).clamp_(min=0) / channels
+        new = new / (new.square().sum((2, 3), keepdim=True).sqrt() + 1e-12) * (unused + union).sqrt()
+        delta[taken] = 0
+        delta[there] = new
+        standing.rows |= _tried(self._model, (x + _unit(delta) * eps).clamp_(0, 1), rows)

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     output = Output(_command(arguments), as_json="--json" in arguments)
     try:
-        code = app(args=arguments, prog_name="advmix", standalone_mode=False)
+        code = app(args=arguments, prog_name="advmix", standalone_mode=False, obj=arguments)
         return code if isinstance(code, int) else 0
     except AdvmixError as error:
         _trace()

@@ -25,7 +25,7 @@ def list_presets(
     """List the named settings of train and attack."""
     from advmix_cli.workflows import about
 
-    run(ctx, lambda session: about.list_presets(name), json=json, quiet=quiet)
+    run(ctx, lambda session: about.list_presets(name))
 
 
 def info(
@@ -38,7 +38,7 @@ def info(
     """Versions, device, folders and what is stored: paste this into a bug report."""
     from advmix_cli.workflows import about
 
-    run(ctx, about.info, json=json, quiet=quiet, device=device, threads=threads)
+    run(ctx, about.info)
 
 
 _Names = Annotated[
@@ -57,7 +57,7 @@ def data_list(ctx: typer.Context, json: o.Json = False, quiet: o.Quiet = False) 
     """List the data sets and whether they are there."""
     from advmix_cli.workflows import about
 
-    run(ctx, about.list_data, json=json, quiet=quiet)
+    run(ctx, about.list_data)
 
 
 @data_app.command("fetch")
@@ -65,7 +65,7 @@ def data_fetch(ctx: typer.Context, names: _Names = None, json: o.Json = False, q
     """Download data sets, verified, unless they are there."""
     from advmix_cli.workflows import about
 
-    run(ctx, lambda session: about.check_data(session, names or [], fetch=True), json=json, quiet=quiet)
+    run(ctx, lambda session: about.check_data(session, names or [], fetch=True))
 
 
 @data_app.command("verify")
@@ -73,4 +73,4 @@ def data_verify(ctx: typer.Context, names: _Names = None, json: o.Json = False, 
     """Read data sets whole and give the fingerprints of their images."""
     from advmix_cli.workflows import about
 
-    run(ctx, lambda session: about.check_data(session, names or [], fetch=False), json=json, quiet=quiet)
+    run(ctx, lambda session: about.check_data(session, names or [], fetch=False))

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from advmix_cli import data, models, presets
+from advmix_cli import requests
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import at_most, reference, references, run
-from advmix_cli.config import AttackSettings, EvalSettings
-from advmix_cli.errors import UsageError, known_name
-from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, resolve_model, resolve_models
+from advmix_cli.cli.base import asked, carry_out, reference, references
+from advmix_cli.errors import UsageError
 
 _CONTINUES = "the same command goes on from where it last kept its state, every ten seconds"
-
-
-def _of_the_attack(ctx: typer.Context) -> dict[str, Any]:
-    """What the command line says of the attack, by the names of the threat's settings; None where it says nothing."""
-    names = ("eps", "alpha", "steps", "restarts", "random_start", "loss", "targets", "queries", "precision")
-    return {name: ctx.params[name] for name in names}
 
 
 def attack(
@@ -64,40 +55,11 @@ def attack(
     quiet: o.Quiet = False,
 ) -> None:
     """Attack a model's test images within a budget: a sample cache and the robust accuracy."""
-    given = _of_the_attack(ctx)
-
-    def work(session: Session) -> Result:
-        from advmix_cli.workflows.attack import Untrained
-        from advmix_cli.workflows.attack import attack as run_attack
-
-        if untrained and (dataset or arch):
-            if model is not None:
-                raise UsageError("a model and --dataset or --arch name two networks", "give one or the other")
-            if dataset is None:
-                shape = models.info(str(arch)).shape
-                on = next(d.name for d in data.DATASETS.values() if d.shape == shape)
-            else:
-                on = dataset
-            target: Any = Untrained(arch or data.info(on).arch, seed)
-        else:
-            if arch is not None:
-                raise UsageError("--arch goes with --untrained", "a checkpoint knows its own architecture")
-            target = resolve_model(session, reference("latest" if model is None else model, "model"))
-            on = dataset or target.dataset
-            target = Untrained(target.arch, seed) if untrained else target
-        data.info(on)
-        settings = AttackSettings(
-            preset=preset,
-            dataset=on,
-            split=split,
-            limit=at_most(limit, on, split),
-            threat=presets.threat(preset, on, attack=attack, norm=norm, early_stop=early_stop or None, **given),
-            batch_size=batch_size,
-            seed=seed,
-        )
-        return run_attack(session, target, settings, name)
-
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
+    carry_out(
+        ctx,
+        lambda: asked(ctx, requests.Attack, model=None if model is None else reference(model, "model")),
+        stopped=_CONTINUES,
+    )
 
 
 def evaluate(
@@ -142,43 +104,11 @@ def evaluate(
 
     With --samples and no model, the models that the caches were made against.
     """
-    given = _of_the_attack(ctx)
 
-    def work(session: Session) -> Result:
-        from advmix_cli.workflows import evaluate as workflow
-
-        known_name(preset, presets.PRESETS, "preset")
-        only_audited = audit and all(value is None for name, value in given.items() if name != "eps")
-        if not attack and not only_audited and any(value is not None for value in given.values()):
-            raise UsageError("these options describe an attack, and none is asked for", "add --attack pgd")
-        if fail_on is not None:
-            known_name(fail_on, ("suspicious", "masked"), "verdict")
-            if not audit:
-                raise UsageError("--fail-on judges an audit, and none is asked for", "add --audit")
-        workflow.check_report(report)
+    def request() -> requests.Evaluate:
         if (refs or []).count("-") and (samples or []).count("-"):
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
-        caches = [workflow.resolve_samples(session, ref) for ref in references(samples or [])]
-        if refs or not caches:
-            chosen = resolve_models(session, references(refs or ["latest"]))
-        else:
-            chosen = list({m.digest: m for m in (workflow.attacked_model(session, cache) for cache in caches)}.values())
-        known = [cache.record for cache in caches if cache.record is not None]
-        on = dataset or (known[0]["dataset"] if known and not refs else chosen[0].dataset)
-        data.info(on)
-        if dataset is None and len({each.dataset for each in chosen}) > 1:
-            raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
-        part = split or (known[0]["split"] if known else "test")
-        threats = presets.threats(preset, on, attack or [], norm=norm, early_stop=preset != "as-run", **given)
-        settings = EvalSettings(
-            dataset=on,
-            split=part,
-            limit=at_most(limit, on, part),
-            threats=threats,
-            batch_size=batch_size,
-            seed=seed,
-            audited=presets.threat("default", on, norm=norm, eps=eps) if audit else None,
-        )
-        return workflow.evaluate(session, chosen, caches, settings, report=report, fail_on=fail_on)
+        named = {"models": references(refs or []), "samples": references(samples or []), "attack": attack or []}
+        return asked(ctx, requests.Evaluate, **named)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force, stopped=_CONTINUES)
+    carry_out(ctx, request, stopped=_CONTINUES)

@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import sys
 from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import typer
 
-from advmix_cli import data
 from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError
 from advmix_cli.output import Output
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session
+from advmix_cli.workflows.session import Session
 
 
-def run(
-    ctx: typer.Context,
-    work: Callable[[Session], Result],
-    *,
-    json: bool = False,
-    quiet: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    force: bool = False,
-    stopped: str = "nothing half done is left; the same command begins again",
-) -> None:
-    """Do the work of a command and print its result; a finding that is an error ends with its exit code."""
-    command = " ".join(ctx.command_path.split()[1:])
-    output = Output(command, quiet=quiet, as_json=json)
+class _Request(Protocol):
+    def resolve(self, session: Session) -> _Resolved: ...
+
+
+class _Resolved(Protocol):
+    def carry_out(self, session: Session) -> Result: ...
+
+
+Request = TypeVar("Request")
+
+_HALF_DONE = "nothing half done is left; the same command begins again"
+
+
+def asked(ctx: typer.Context, kind: type[Request], **read: Any) -> Request:
+    """The request of that kind that the command's options make; `read` are those that are not taken as they are."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in ctx.params.items() if name in names} | read)
+
+
+def carry_out(ctx: typer.Context, request: Callable[[], _Request], *, stopped: str) -> None:
+    """Make a request, resolve it and do its work."""
+    run(ctx, lambda session: request().resolve(session).carry_out(session), stopped=stopped)
+
+
+def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str = _HALF_DONE) -> None:
+    """Do the work of a command and print its result; a finding that is an error ends with its exit code.
+
+    Of the command's options those are used that every command has, and those of its session.
+    """
+    command, given = " ".join(ctx.command_path.split()[1:]), ctx.params
+    output = Output(command, quiet=given.get("quiet", False), as_json=given.get("json", False))
     try:
-        result = work(Session.open(output, device=device, threads=threads, force=force))
+        session = Session.open(
+            output,
+            device=given.get("device", "auto"),
+            threads=given.get("threads"),
+            # That of training is a setting: it changes weights.
+            batch_size=given.get("batch_size") if command in ("attack", "eval") else None,
+            force=given.get("force", False),
+            command=shlex.join(["advmix", *ctx.obj]),
+        )
+        result = work(session)
     except KeyboardInterrupt:
         raise StoppedError("interrupted", stopped) from None
     output.emit(result)
     if result.problem is not None:
         raise typer.Exit(result.problem.exit_code)
-
-
-def at_most(limit: int | None, dataset: str, split: str) -> int | None:
-    """The limit, None where it is no limit: the same images are the same work."""
-    return None if limit is not None and limit >= data.info(dataset).sizes.get(split, 0) else limit
 
 
 def show_help(ctx: typer.Context) -> None:

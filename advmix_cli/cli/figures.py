@@ -8,7 +8,8 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, resolve_models
+from advmix_cli.workflows.references import resolve_models, resolve_samples
+from advmix_cli.workflows.session import Session
 
 app = typer.Typer(help="Pictures, as PNG and SVG.")
 app.callback(invoke_without_command=True)(show_help)
@@ -29,12 +30,12 @@ def samples(
     """Originals, attacked images and the perturbation, with what the model says of each (Figures 7 and 8)."""
 
     def work(session: Session) -> Result:
-        from advmix_cli.workflows import evaluate, visualize
+        from advmix_cli.workflows import visualize
 
-        cache = evaluate.resolve_samples(session, reference(samples, "sample cache"))
+        cache = resolve_samples(session, reference(samples, "sample cache"))
         return visualize.samples(session, cache, count, out)
 
-    run(ctx, work, json=json, quiet=quiet, device=device, threads=threads, force=force)
+    run(ctx, work)
 
 
 @app.command()
@@ -54,7 +55,7 @@ def curves(
         chosen = resolve_models(session, references(models or ["latest"]))
         return visualize.curves(session, chosen, out)
 
-    run(ctx, work, json=json, quiet=quiet, force=force)
+    run(ctx, work)
 
 
 @app.command()
@@ -77,7 +78,7 @@ def mixing(
         alpha = MIX_ALPHA["mixup"] if mix_alpha is None else mix_alpha
         return visualize.mixing(session, dataset, alpha, count, seed, out)
 
-    run(ctx, work, json=json, quiet=quiet, force=force)
+    run(ctx, work)
 
 
 def _of_evaluation(kind: str, title: str) -> None:
@@ -97,7 +98,7 @@ def _of_evaluation(kind: str, title: str) -> None:
 
             return visualize.evaluation(session, kind, reference(evaluation, "evaluation"), out)
 
-        run(ctx, work, json=json, quiet=quiet, force=force)
+        run(ctx, work)
 
 
 for _kind, _title in {

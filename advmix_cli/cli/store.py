@@ -12,15 +12,15 @@ from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.output import Output
 from advmix_cli.results import Result
-from advmix_cli.workflows import shelf
-from advmix_cli.workflows.common import Session
+from advmix_cli.workflows import store as workflow
+from advmix_cli.workflows.session import Session
 
 app = typer.Typer(help="What was made: list, show, path, verify, remove, prune.")
 app.callback(invoke_without_command=True)(show_help)
 
 
-def _confirm(yes: bool) -> shelf.Confirm:
-    def confirm(plan: shelf.Plan) -> bool:
+def _confirm(yes: bool) -> workflow.Confirm:
+    def confirm(plan: workflow.Plan) -> bool:
         if yes:
             return True
         if not sys.stdin.isatty():
@@ -41,9 +41,9 @@ def list_(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help=", ".join(shelf.KINDS) + ".",
+            help=", ".join(workflow.KINDS) + ".",
             show_default="all",
-            autocompletion=lambda: list(shelf.KINDS),
+            autocompletion=lambda: list(workflow.KINDS),
         ),
     ] = None,
     json: o.Json = False,
@@ -52,27 +52,27 @@ def list_(
     """List artifacts, the newest first."""
 
     def work(session: Session) -> Result:
-        return shelf.listing(session, None if kind is None else known_name(kind, shelf.KINDS, "kind"))
+        return workflow.listing(session, None if kind is None else known_name(kind, workflow.KINDS, "kind"))
 
-    run(ctx, work, json=json, quiet=quiet)
+    run(ctx, work)
 
 
 @app.command()
 def show(ctx: typer.Context, ref: o.AnyArgument, json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Show the record of an artifact: what it was made from, how, and what came out."""
-    run(ctx, lambda session: shelf.show(session, reference(ref, "artifact")), json=json, quiet=quiet)
+    run(ctx, lambda session: workflow.show(session, reference(ref, "artifact")))
 
 
 @app.command()
 def path(ctx: typer.Context, ref: o.AnyArgument, json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Print the path of an artifact."""
-    run(ctx, lambda session: shelf.where(session, reference(ref, "artifact")), json=json, quiet=quiet)
+    run(ctx, lambda session: workflow.where(session, reference(ref, "artifact")))
 
 
 @app.command()
 def verify(ctx: typer.Context, refs: o.AnyArguments = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Read artifacts (all, if none is named) whole and compare their digests."""
-    run(ctx, lambda session: shelf.verify(session, references(refs or [])), json=json, quiet=quiet)
+    run(ctx, lambda session: workflow.verify(session, references(refs or [])))
 
 
 @app.command()
@@ -87,10 +87,10 @@ def remove(
     """Remove artifacts, after showing what goes."""
 
     def work(session: Session) -> Result:
-        plan = shelf.plan_removal(session, references(refs or []))
-        return shelf.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
+        plan = workflow.plan_removal(session, references(refs or []))
+        return workflow.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
 
-    run(ctx, work, json=json, quiet=quiet)
+    run(ctx, work)
 
 
 @app.command()
@@ -104,6 +104,6 @@ def prune(
     """Remove what nothing needs: leftovers of interrupted work, and what was made from models that are gone."""
 
     def work(session: Session) -> Result:
-        return shelf.carry_out(session, shelf.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
+        return workflow.carry_out(session, workflow.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
 
-    run(ctx, work, json=json, quiet=quiet)
+    run(ctx, work)

@@ -30,6 +30,7 @@ class DatasetInfo:
     arch: str
     source: str  # module:function, called with (split, root, download), gives uint8 (N,C,H,W) and int64 (N,)
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path below the data folder -> SHA-256
+    version: int = 1  # grows when the same files or seed come to other pixels
 
 
 _DIGITS = tuple("0123456789")
@@ -83,6 +84,11 @@ DATASETS = {
         ),
     )
 }  # fmt: skip
+
+
+def identity(name: str, fingerprint: str) -> dict[str, Any]:
+    """What a data set is known by in keys: its pixels and labels, and the version of what made them."""
+    return {"fingerprint": fingerprint, "version": info(name).version}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,9 +175,8 @@ def stamp(name: str, root: Path) -> dict[str, Any]:
     from importlib.metadata import version  # slow to import, and most commands need none
 
     entry = info(name)
-    if not entry.files:
-        return {"pillow": version("pillow"), "numpy": version("numpy")}
-    found: dict[str, Any] = {"torchvision": version("torchvision")}
+    libraries = ("torchvision",) if entry.files else ("pillow", "numpy", "torchvision")
+    found: dict[str, Any] = {"version": entry.version} | {library: version(library) for library in libraries}
     for file in entry.files:
         try:
             status = (root / file).stat()

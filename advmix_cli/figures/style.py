@@ -21,6 +21,7 @@ STYLE: Any = {
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "text.parse_math": False,  # names may hold any character
     "svg.hashsalt": "advmix",
     "svg.fonttype": "none",
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from advmix_cli.errors import UsageError, known_name
 
@@ -26,6 +27,7 @@ class ArchInfo:
     shape: tuple[int, int, int]
     stages: int
     source: str  # module:function, called with nothing, gives the nn.Sequential
+    version: int = 1  # grows when the same weights compute something else, or the same seed gives other weights
     aliases: tuple[tuple[str, str], ...] = ()  # foreign state-dict prefixes -> ours, for `advmix import`
 
 
@@ -38,9 +40,10 @@ ARCHITECTURES = {
             (1, 32, 32),
             5,
             "advmix_cli.models.lenet:lenet5",
-            tuple((f"{part}.{part}.{part}.", f"{part}.linear." if part[0] == "f" else f"{part}.conv.") for part in (
-                "c1", "c2", "f3", "f4", "f5"
-            )),
+            aliases=tuple(
+                (f"{part}.{part}.{part}.", f"{part}.{'linear' if part[0] == 'f' else 'conv'}.")
+                for part in ("c1", "c2", "f3", "f4", "f5")
+            ),
         ),
         ArchInfo(
             "preactresnet18",
@@ -53,9 +56,17 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def info(name: str) -> ArchInfo:
     """The entry of that name; UsageError, with the nearest, for an unknown one."""
     return ARCHITECTURES[known_name(name, ARCHITECTURES, "arch")]
+
+
+def identity(name: str) -> dict[str, Any]:
+    """What an architecture is known by in keys."""
+    return {"arch": name, "version": info(name).version}
 
 
 def build(name: str, seed: int = 0) -> nn.Sequential:
@@ -66,7 +77,8 @@ def build(name: str, seed: int = 0) -> nn.Sequential:
     import torch
 
     module, _, function = info(name).source.partition(":")
-    with torch.random.fork_rng(devices=[]):
+    # torch's layers draw from the one global generator: two threads that build at once would take each other's numbers.
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Sequential = getattr(importlib.import_module(module), function)()
     return model.to(memory_format=torch.channels_last).eval()

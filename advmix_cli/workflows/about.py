@@ -9,12 +9,13 @@ from typing import Any
 
 from advmix_cli import data, presets
 from advmix_cli._version import __version__
-from advmix_cli.config import Threat, number
 from advmix_cli.errors import AdvmixError, known_name
 from advmix_cli.models import ARCHITECTURES
 from advmix_cli.results import Facts, Result, Table
+from advmix_cli.settings import number
 from advmix_cli.store import SUFFIXES
-from advmix_cli.workflows.common import Session
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.session import Session
 
 _PACKAGES = ("torch", "torchvision", "safetensors", "typer", "rich", "numpy", "matplotlib", "pillow")
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, config, data, models
-from advmix_cli.config import AttackSettings, Threat
-from advmix_cli.results import Facts, Result, accuracy
-from advmix_cli.workflows.common import (
-    ModelRef,
-    Progress,
-    Session,
-    load_model,
-    made_with,
-    make_once,
-    quoted,
-    set_alias,
-)
+from advmix_cli import artifacts, data, models
+from advmix_cli.config import AttackSettings
+from advmix_cli.results import Facts, Result, accuracy, changes
+from advmix_cli.settings import SCHEMA, key
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.making import made, make_once, quoted, set_alias
+from advmix_cli.workflows.references import ModelRef, load_model
+from advmix_cli.workflows.session import Progress, Session
 from advmix_cli.workflows.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -37,6 +31,10 @@ class Untrained:
     def label(self) -> str:
         """What tables call it."""
         return f"untrained-{self.arch}"
+
+    def identity(self) -> dict[str, Any]:
+        """What it is known by in keys."""
+        return {"weights": "untrained", "seed": self.seed, **models.identity(self.arch)}
 
     def lineage(self) -> dict[str, Any]:
         """What is written down of it in things made from it."""
@@ -57,21 +55,19 @@ def attack(
     info = data.info(settings.dataset)
     models.check_fit(target.arch, info.name, info.shape)
     fingerprint = session.fingerprint(settings.dataset)
-    weights = target.digest if isinstance(target, ModelRef) else target.lineage()
-    key = config.key("samples", settings, data=fingerprint, weights=weights)
+    own = key("samples", settings, data=data.identity(settings.dataset, fingerprint), weights=target.identity())
     label = settings.label + ("-untrained" if isinstance(target, Untrained) else "")
-    name = f"{label}-{key[:8]}"
-    started = time.monotonic()
+    name = f"{label}-{own[:8]}"
     record, cached = make_once(
         session,
         "samples",
         name,
-        key,
+        own,
         artifacts.samples_record,
-        lambda: _attack(session, target, settings, name, key, fingerprint),
+        lambda: _attack(session, target, settings, name, own, fingerprint),
     )
     set_alias(session, alias, "samples", name)
-    return _result(session, record, cached, alias, time.monotonic() - started)
+    return _result(session, record, cached, alias)
 
 
 def _attack(
@@ -79,73 +75,81 @@ def _attack(
     target: ModelRef | Untrained,
     settings: AttackSettings,
     name: str,
-    key: str,
+    own: str,
     fingerprint: str,
 ) -> None:
+    import torch
+
     from advmix_cli import attacks
 
     device = session.device()
     model = build(target, device)
     images = session.images(settings.dataset, settings.split).first(settings.limit).to(device)
-    unfinished = Unfinished(session, name, key)
-    state = unfinished.read()
-    if state is not None:
+    index = torch.arange(len(images))
+    unfinished, threat = Unfinished(session, name, own), settings.threat
+    pieces = unfinished.read()
+    if pieces:
         session.report.note("continuing where the same command was stopped")
-    parts = settings.threat.parts
-    with session.report.progress(f"attacking {target.label}", len(images) * len(parts), "images") as progress:
+    with session.report.progress(f"attacking {target.label}", len(images) * len(threat.parts), "images") as progress:
         attacked = attacks.attack_set(
             model,
             images.x,
             images.y,
-            settings.threat,
-            batch_size=settings.batch_size,
+            threat,
             seed=settings.seed,
-            state=state,
-            on_batch=progress,
+            index=index,
+            images=True,
+            batch_size=session.batch_size,
+            pieces=pieces,
+            on_images=progress,
             on_standing=lambda n: progress.about(f"{n} still robust"),
-            on_stage=stage_line(progress, len(images), settings.threat),
-            on_state=unfinished.now_and_then,
+            on_part=part_line(progress, len(images), threat),
+            on_piece=unfinished.add,
         )
+    assert attacked.x_adv is not None
+    after = [[label, int(then.right.sum())] for label, then in attacked.after.items()]
     record = {
-        "schema": config.SCHEMA,
+        "schema": SCHEMA,
         "kind": "samples",
         "name": name,
-        "key": key,
+        "key": own,
         "preset": settings.preset,
         "settings": settings.to_dict(),
         "dataset": settings.dataset,
         "fingerprint": fingerprint,
         "split": settings.split,
-        "threat": settings.threat.to_dict(),
+        "threat": threat.to_dict(),
         "seed": settings.seed,
         "model": target.lineage(),
         "n": len(images),
-        "clean_correct": int(attacked.clean_correct.sum()),
-        "robust_correct": int(attacked.robust.sum()),
-        "linf_max": attacked.linf_max,
-        "stages": [list(stage) for stage in attacked.stages],
-        "made_with": made_with(),
+        "clean_correct": int(attacked.clean.sum()),
+        "robust_correct": after[threat.standard - 1][1],
+        "linf_max": attacked.change.linf,
+        "l2_max": attacked.change.l2,
+        "after": after,
+        "made": made(session, unfinished.seconds, attacked.batch_size),
     }
     store = session.store
-    store.write(store.path("samples", name), artifacts.samples_bytes(attacked.x_adv, images.y, record))
+    store.write(store.path("samples", name), artifacts.samples_bytes(attacked.x_adv, images.y, index, record))
     unfinished.delete()
 
 
-def stage_line(progress: Progress, n: int, threat: Threat, of: str = "") -> Callable[[str, int], None]:
+def part_line(progress: Progress, n: int, threat: Threat, of: str = "") -> Callable[[str, int], None]:
     """What to do after each part of a threat: for an ensemble, say how many images still stand."""
 
     def say(part: str, standing: int) -> None:
         progress.about("")
         if len(threat.parts) > 1:
-            progress.line(f"{of}{part}: {standing} of {n} images still robust ({100 * standing / n:.2f} %)")
+            progress.line(f"{of}{part}: {accuracy(standing, n)} of {n} images still robust")
 
     return say
 
 
-def _result(session: Session, record: dict[str, Any], cached: bool, alias: str | None, seconds: float) -> Result:
+def _result(session: Session, record: dict[str, Any], cached: bool, alias: str | None) -> Result:
     name, n, threat = record["name"], record["n"], Threat.from_dict(record["threat"])
-    path = session.store.path("samples", name)
+    path, after = session.store.path("samples", name), record["after"]
     as_run = threat.variant == "as-run"
+    forward, backward = threat.passes
     rows = [("samples", name + (" (from the store)" if cached else "")), ("path", str(path))]
     if alias:
         rows.append(("alias", alias))
@@ -154,17 +158,17 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
         ("threat", str(threat)),
         ("images", f"{n}, {record['dataset']} {record['split']}"),
         ("clean accuracy", accuracy(record["clean_correct"], n)),
+        *((f"after {part}", accuracy(standing, n)) for part, standing in after[: threat.standard - 1]),
         ("robust accuracy" + (" (as-run)" if as_run else ""), accuracy(record["robust_correct"], n)),
-        *(
-            (f"after {part}", accuracy(standing, n))
-            for part, standing in (record["stages"] if len(record["stages"]) > 1 else [])
-        ),
-        (
-            "largest change",
-            f"{record['linf_max']:.6f} of a pixel's range" + (", not bounded by eps" if as_run else ""),
-        ),
+    ]
+    rows += [(f"then {part}", f"{accuracy(standing, n)}; its images are in the cache too")
+             for part, standing in after[threat.standard :]]  # fmt: skip
+    rows += [
+        ("largest change", changes(record) + (", not bounded by eps" if as_run else "")),
+        ("cost", f"at most {forward} forward and {backward} backward passes an image"),
     ]
     if not cached:
+        seconds = record["made"]["seconds"]
         rows.append(("time", f"{seconds:.1f} s, {n / max(seconds, 1e-9):.0f} images/s"))
     return Result(
         data={
@@ -177,7 +181,8 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
             "clean_accuracy": 100 * record["clean_correct"] / n,
             "robust_accuracy": 100 * record["robust_correct"] / n,
             "linf_max": record["linf_max"],
-            "stages": [{"attack": part, "robust_accuracy": 100 * standing / n} for part, standing in record["stages"]],
+            "l2_max": record["l2_max"],
+            "stages": [{"attack": part, "robust_accuracy": 100 * standing / n} for part, standing in after],
             "dataset": record["dataset"],
             "split": record["split"],
             "preset": record["preset"],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, config, data, models
+from advmix_cli import artifacts, data, models
 from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.results import Result
-from advmix_cli.workflows.common import Session, made_with, make_once, set_alias
+from advmix_cli.settings import SCHEMA, digest
+from advmix_cli.workflows.making import made, make_once, set_alias
+from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.train import checkpoint_result
 
 if TYPE_CHECKING:
@@ -20,21 +23,19 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 def import_checkpoint(session: Session, file: Path, dataset: str, arch: str, alias: str | None = None) -> Result:
     """Take in the weights of a `.pt`, `.pth`, `.tar` or `.safetensors` file as a checkpoint of `arch`."""
-    info = data.info(dataset)
+    began, info = time.monotonic(), data.info(dataset)
     models.check_fit(arch, dataset, info.shape)
     if not file.is_file():
         raise NotFoundError(f"there is no file {file}", "check the path")
     weights = fitted(_tensors(file), arch, file)
-    digest = artifacts.tensors_digest(weights)
-    key = config.digest(
-        {"schema": config.SCHEMA, "kind": "import", "dataset": dataset, "arch": arch, "weights": digest}
-    )
-    name = f"{dataset}-{arch}-import-{key[:8]}"
+    made_of = {"dataset": dataset, "weights": artifacts.tensors_digest(weights), **models.identity(arch)}
+    own = digest({"schema": SCHEMA, "kind": "import", **made_of})
+    name = f"{dataset}-{arch}-import-{own[:8]}"
     record = {
-        "schema": config.SCHEMA,
+        "schema": SCHEMA,
         "kind": "checkpoint",
         "name": name,
-        "key": key,
+        "key": own,
         "origin": "import",
         "source": file.name,
         "arch": arch,
@@ -43,14 +44,14 @@ def import_checkpoint(session: Session, file: Path, dataset: str, arch: str, ali
         "classes": len(info.classes),
         "epochs": 0,
         "metrics": {},
-        "made_with": made_with(),
+        "made": made(session, time.monotonic() - began),
     }
     path = session.store.path("checkpoints", name)
 
     def make() -> None:
         session.store.write(path, artifacts.checkpoint_bytes(weights, weights, record))
 
-    stored, cached = make_once(session, "checkpoints", name, key, artifacts.checkpoint_record, make)
+    stored, cached = make_once(session, "checkpoints", name, own, artifacts.checkpoint_record, make)
     set_alias(session, alias, "checkpoints", name)
     return checkpoint_result(session, stored, cached, alias)
 

@@ -7,10 +7,13 @@ import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
 
 from advmix_cli.config import TrainSettings
-from advmix_cli.results import Result, Table, percent
-from advmix_cli.workflows.common import ModelRef, Progress, Reporter, Session
+from advmix_cli.results import Result, Table, share
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.references import ModelRef
+from advmix_cli.workflows.session import Progress, Reporter, Session
 from advmix_cli.workflows.train import Plan, plan, train
 
 
@@ -53,17 +56,18 @@ def train_together(
     )
 
 
-def _table(runs: Sequence[Run], results: list[dict[str, object]]) -> Table:
-    adversarial = runs[0].settings.adversary is not None
-    rows = []
+def _table(runs: Sequence[Run], results: list[dict[str, Any]]) -> Table:
+    adversarial, rows = runs[0].settings.adversary is not None, []
     for run, data in zip(runs, results, strict=True):
-        metrics = data["metrics"]
-        assert isinstance(metrics, dict)
-        name = str(data["checkpoint"]) + (" (from the store)" if data["cached"] else "")
-        cells = [run.label, name, f"{metrics['best_epoch']} of {data['epochs']}", percent(metrics["test_accuracy"])]
-        rows.append((*cells, percent(metrics["test_robust_accuracy"])) if adversarial else tuple(cells))
+        metrics, n = data["metrics"], data["images"]["test"]
+        name = data["checkpoint"] + (" (from the store)" if data["cached"] else "")
+        cells = [run.label, name, f"{metrics['best_epoch']} of {data['epochs']}", share(metrics["test_accuracy"], n)]
+        rows.append((*cells, share(metrics["test_robust_accuracy"], n)) if adversarial else tuple(cells))
     columns = ("run", "checkpoint", "chosen epoch", "test", *(["attacked"] if adversarial else []))
-    return Table(columns, rows, right=columns[2:])
+    threat = (
+        f"attacked: {Threat.from_dict(results[0]['metrics']['test_threat'])} (an upper bound)" if adversarial else ""
+    )
+    return Table(columns, rows, right=columns[2:], note=threat)
 
 
 def _train(session: Session, runs: list[tuple[Plan, Run]], init: ModelRef | None, verbose: bool) -> None:

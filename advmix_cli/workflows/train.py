@@ -10,19 +10,14 @@ import time
 from typing import Any
 
 from advmix_cli import artifacts, config, data, models
-from advmix_cli.config import Adversary, Threat, TrainSettings
+from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import DamagedError, NotFoundError, UsageError
-from advmix_cli.results import Facts, Result, percent
-from advmix_cli.workflows.common import (
-    ModelRef,
-    Session,
-    load_model,
-    made_with,
-    make_once,
-    quoted,
-    resolve_model,
-    set_alias,
-)
+from advmix_cli.results import Facts, Result, share
+from advmix_cli.settings import SCHEMA, digest, key
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.making import made, make_once, quoted, set_alias
+from advmix_cli.workflows.references import ModelRef, load_model, resolve_model
+from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
 
 
@@ -73,8 +68,9 @@ def plan(session: Session, settings: TrainSettings, init: ModelRef | None) -> Pl
             "begin from a model of the same kind and data set, or from --init untrained",
         )
     fingerprint = session.fingerprint(settings.dataset)
-    key = config.key("checkpoint", settings, data=fingerprint, init=init.digest if init else None)
-    return Plan(f"{settings.label}-{key[:8]}", key, fingerprint, learning)
+    begun_from = init.identity() if init else models.identity(settings.arch)
+    own = key("checkpoint", settings, data=data.identity(settings.dataset, fingerprint), init=begun_from)
+    return Plan(f"{settings.label}-{own[:8]}", own, fingerprint, learning)
 
 
 def train(
@@ -87,7 +83,6 @@ def train(
 ) -> Result:
     """Train, continue, or find the checkpoint that `settings` give, from `init` or from fresh weights (None)."""
     planned = plan(session, settings, init)
-    started = time.monotonic()
     record, cached = make_once(
         session,
         "checkpoints",
@@ -97,7 +92,7 @@ def train(
         lambda: _train(session, settings, planned, init, verbose),
     )
     set_alias(session, alias, "checkpoints", planned.name)
-    return checkpoint_result(session, record, cached, alias, time.monotonic() - started)
+    return checkpoint_result(session, record, cached, alias)
 
 
 def _train(
@@ -111,7 +106,8 @@ def _train(
 
     device = session.device()
     unfinished = Unfinished(session, planned.name, planned.key)
-    state = unfinished.read()
+    pieces = unfinished.read()
+    state = pieces[-1] if pieces else None
     if state is not None:
         session.report.note(f"continuing after epoch {len(state['history'])}")
     images = session.images(settings.dataset, "train"), session.images(settings.dataset, "test")
@@ -123,11 +119,13 @@ def _train(
         progress(done * len(splits.train))
         clock = time.monotonic()
 
+        sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
+
         def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:
             nonlocal clock
-            progress.line(_epoch_line(row, settings.epochs, time.monotonic() - clock))
+            progress.line(_epoch_line(row, settings, sizes, time.monotonic() - clock))
             if row["epoch"] < settings.epochs:
-                unfinished.write(make_state())
+                unfinished.replace(make_state())
             clock = time.monotonic()
             laps.lap("bookkeeping")
             seconds = laps.read()
@@ -154,10 +152,10 @@ def _train(
                 robust = training.robust_accuracy(model, splits.test, settings)
             metrics["test_robust_accuracy"] = robust
             progress(1)
-        metrics["test_threat"] = settings.adversary.check.to_dict()
+        metrics["test_threat"] = settings.adversary.judge.to_dict()
     history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history).encode()
     record = {
-        "schema": config.SCHEMA,
+        "schema": SCHEMA,
         "kind": "checkpoint",
         "name": planned.name,
         "key": planned.key,
@@ -170,11 +168,12 @@ def _train(
         "classes": len(data.info(settings.dataset).classes),
         "preset": settings.preset,
         "settings": settings.to_dict(),
-        "images": {part: len(getattr(splits, part)) for part in ("train", "validation", "test")},
+        "run": _run_of(settings, init),
+        "images": sizes,
         "epochs": settings.epochs,
         "metrics": metrics,
         "history_sha256": hashlib.sha256(history).hexdigest(),
-        "made_with": made_with(),
+        "made": made(session, unfinished.seconds, settings.batch_size),
     }
     store = session.store
     store.write(store.path("checkpoints", planned.name, ".history.jsonl"), history)
@@ -182,13 +181,21 @@ def _train(
     unfinished.delete()
 
 
-def _epoch_line(row: dict[str, Any], epochs: int, seconds: float) -> str:
-    text = f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}"
+def _run_of(settings: TrainSettings, init: ModelRef | None) -> dict[str, Any]:
+    """What the run is known by but for the seeds along its whole lineage, and those seeds."""
+    rest = {name: value for name, value in settings.identity().items() if name != "seed"}
+    before = (init.run() or {"id": init.digest, "seeds": []}) if init else {"id": None, "seeds": []}
+    return {"id": digest([rest, before["id"]]), "seeds": [*before["seeds"], settings.seed]}
+
+
+def _epoch_line(row: dict[str, Any], settings: TrainSettings, sizes: dict[str, int], seconds: float) -> str:
+    text = f"epoch {row['epoch']}/{settings.epochs}: train loss {row['train_loss']:.4f}"
     if "validation_accuracy" in row:
-        text += f", validation {row['validation_accuracy']:.2f} %"
-    if "validation_robust_accuracy" in row:
-        text += f" (attacked {row['validation_robust_accuracy']:.2f} %)"
-    return text + f", test {row['test_accuracy']:.2f} %, {seconds:.1f} s"
+        text += f", validation {share(row['validation_accuracy'], sizes['validation'])}"
+    if "validation_robust_accuracy" in row and settings.adversary is not None:
+        robust = share(row["validation_robust_accuracy"], sizes["validation"])
+        text += f", attacked by {settings.adversary.judge.label} {robust}"
+    return text + f", test {share(row['test_accuracy'], sizes['test'])}, {seconds:.1f} s"
 
 
 def _division(seconds: dict[str, float]) -> str:
@@ -217,26 +224,26 @@ def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     metrics, trained_with = record["metrics"], Adversary.from_dict(adversary)
     threat = Threat.from_dict(metrics["test_threat"])
     best, last = metrics["test_robust_accuracy"], metrics["last_test_robust_accuracy"]
-    as_run = trained_with.threat.variant == "as-run"
+    as_run, n = trained_with.threat.variant == "as-run", record["images"]["test"]
     init = record["init"]["name"] if record["init"] else "untrained"
     return [
         ("begun from", init),
         ("trained against", f"{trained_with.threat}, policy {trained_with.policy}"),
         (
             "largest change",
-            f"{metrics['linf_max']:.6f} in training" + (", not bounded by eps: as-run" if as_run else ""),
+            f"linf {metrics['linf_max']:.6f} (pixel units) in training"
+            + (", not bounded by eps: as-run" if as_run else ""),
         ),
-        ("test, attacked", f"{percent(best)} of {record['images']['test']} under {threat} (an upper bound)"),
+        ("test, attacked", f"{share(best, n)} under {threat} (an upper bound)"),
         (
             "last epoch",
-            f"{percent(metrics['last_test_accuracy'])} clean, {percent(last)} attacked; best - last {best - last:+.2f}",
+            f"{share(metrics['last_test_accuracy'], n)} clean, {share(last, n)} attacked; "
+            f"best - last {best - last:+.2f}",
         ),
     ]
 
 
-def checkpoint_result(
-    session: Session, record: dict[str, Any], cached: bool, alias: str | None, seconds: float | None = None
-) -> Result:
+def checkpoint_result(session: Session, record: dict[str, Any], cached: bool, alias: str | None) -> Result:
     """What train, advtrain and import give back."""
     name, metrics = record["name"], record["metrics"]
     path = session.store.path("checkpoints", name)
@@ -248,27 +255,19 @@ def checkpoint_result(
     if metrics:
         rows.append(("chosen epoch", f"{metrics['best_epoch']} of {record['epochs']} (by {metrics['chosen_by']})"))
         if "validation_accuracy" in metrics:
-            rows.append(
-                (
-                    "validation",
-                    f"{percent(metrics['validation_accuracy'])} of {record['images']['validation']}",
-                )
-            )
-        rows.append(
-            (
-                "test",
-                f"{percent(metrics['test_accuracy'])} of {record['images']['test']}, loss {metrics['test_loss']:.4f}",
-            )
-        )
+            rows.append(("validation", share(metrics["validation_accuracy"], record["images"]["validation"])))
+        test = share(metrics["test_accuracy"], record["images"]["test"])
+        rows.append(("test", f"{test}, loss {metrics['test_loss']:.4f}"))
     rows += _adversarial_facts(record)
-    if seconds is not None and not cached:
-        rows.append(("time", f"{seconds:.1f} s"))
+    if record["origin"] != "import" and not cached:
+        rows.append(("time", f"{record['made']['seconds']:.1f} s"))
     return Result(
         data={
             "checkpoint": name,
             "path": str(path),
             "cached": cached,
             "epochs": record["epochs"],
+            "images": record.get("images", {}),
             "metrics": metrics,
             "arch": record["arch"],
             "dataset": record["dataset"],

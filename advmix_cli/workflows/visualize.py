@@ -6,16 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import config, data
+from advmix_cli import data
 from advmix_cli._version import __version__
-from advmix_cli.config import Threat, number
 from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.presets import MIX_ALPHA
-from advmix_cli.results import Facts, Result
+from advmix_cli.results import Facts, Result, distinct
+from advmix_cli.settings import SCHEMA, digest, number
+from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import Untrained, build
-from advmix_cli.workflows.common import ModelRef, Session, history, load_model, make_once, resolve_path
-from advmix_cli.workflows.evaluate import SamplesRef, attacked_model, read_evaluation
-from advmix_cli.workflows.evaluation_pictures import DRAWN, available
+from advmix_cli.workflows.evaluation.pictures import DRAWN, available
+from advmix_cli.workflows.evaluation.record import Evaluation, read
+from advmix_cli.workflows.making import make_once
+from advmix_cli.workflows.references import (
+    ModelRef,
+    SamplesRef,
+    attacked_model,
+    history,
+    load_model,
+    resolve_path,
+)
+from advmix_cli.workflows.session import Session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +45,8 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
         from advmix_cli import artifacts, attacks, figures
 
         device = session.device()
-        x_adv, labels = artifacts.samples_tensors(cache.path)
-        images = session.images(record["dataset"], record["split"]).first(len(labels))
+        x_adv, labels, index = artifacts.samples_tensors(cache.path)
+        images = session.images(record["dataset"], record["split"]).take(index)
         if record["fingerprint"] != session.fingerprint(record["dataset"]):
             raise UsageError(f"{cache.label} was made from other images", "attack again: advmix attack")
         chosen = _one_of_each(images.y, count)
@@ -47,9 +57,9 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
         )
         threat = Threat.from_dict(record["threat"])
         fresh = build(Untrained(model.arch, record["seed"]), device)
-        against_fresh = attacks.attack_set(fresh, clean, y, threat, batch_size=len(y), seed=record["seed"]).x_adv.to(
-            device
-        )
+        found = attacks.attack_set(fresh, clean, y, threat, seed=record["seed"], index=index[chosen], images=True).x_adv
+        assert found is not None
+        against_fresh = found.to(device)
         net = load_model(model, device)
         names = images.info.classes
 
@@ -71,9 +81,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
 
-    return _figure(
-        session, "samples", {"samples": config.digest(record), "count": count, "model": model.label}, draw, out
-    )
+    return _figure(session, "samples", {"samples": cache.identity(), "count": count, "model": model.label}, draw, out)
 
 
 def _size(linf_max: float, threat: Threat) -> str:
@@ -100,17 +108,24 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
         raise UsageError(f"{len(models)} runs are too many for one picture", f"name at most {MAX_RUNS}")
     if len({model.dataset for model in models}) > 1:
         raise UsageError("these runs learned different data sets", "draw the runs of one data set at a time")
-    runs = [(model.label, _history(model), int(model.record["metrics"]["best_epoch"])) for model in models]
+    sizes = [int(model.record["images"]["test"]) for model in models]
+    labels = distinct([model.label for model in models])
+    if len(set(sizes)) > 1:
+        labels = [f"{label} (n = {size})" for label, size in zip(labels, sizes, strict=True)]
+    runs = [
+        (label, _history(model), int(model.record["metrics"]["best_epoch"]))
+        for label, model in zip(labels, models, strict=True)
+    ]
 
     def draw() -> Figure:
         from advmix_cli import figures
 
-        n = models[0].record["images"]["test"]
         chosen_by = {str(model.record["metrics"]["chosen_by"]) for model in models}
-        title = f"{models[0].dataset}: training and test (n = {n}), epoch chosen by {' or '.join(sorted(chosen_by))}"
+        n = f"n = {sizes[0]}" if len(set(sizes)) == 1 else "n beside each"
+        title = f"{models[0].dataset}: training and test ({n}), epoch chosen by {' or '.join(sorted(chosen_by))}"
         return figures.curves(runs, title)
 
-    return _figure(session, "curves", {"runs": [[label, config.digest(h)] for label, h, _ in runs]}, draw, out)
+    return _figure(session, "curves", {"runs": [[label, digest(h)] for label, h, _ in runs]}, draw, out)
 
 
 def _history(model: ModelRef) -> list[dict[str, Any]]:
@@ -154,13 +169,24 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
 
 
 def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Result:
-    """A picture of an evaluation: one of `evaluation_pictures.DRAWN`."""
+    """A picture of an evaluation: one of `evaluation.pictures.DRAWN`."""
     _, path = resolve_path(session, ref, ("evaluations",), (".json",))
-    record = read_evaluation(path)
-    if kind not in available(record):
+    shown = _as_called_now(session, read(path))
+    if kind not in available(shown):
         raise UsageError(f"{path.stem} has no audit to draw", "make one: advmix eval MODEL --audit")
-    parts = ("models", "columns", "sources", "grid", "reliability", "audits")
-    return _figure(session, kind, {part: record[part] for part in parts}, lambda: DRAWN[kind](record), out)
+    record = shown.to_record()
+    parts = {part: record[part] for part in ("rows", "columns", "cells")}
+    return _figure(session, kind, parts, lambda: DRAWN[kind](shown), out)
+
+
+def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
+    """An evaluation with the real names of those models whose aliases have moved to others since."""
+    refs, labels = session.store.refs(), []
+    for row in shown.rows:
+        base = row.label.removesuffix("@last")
+        moved = base in refs and refs[base] != ("checkpoints", row.lineage["name"])
+        labels.append(row.lineage["name"] + row.label.removeprefix(base) if moved else row.label)
+    return shown.called(labels, [column.label for column in shown.columns])
 
 
 def _figure(
@@ -168,7 +194,7 @@ def _figure(
 ) -> Result:
     if out is not None and out.suffix not in (".png", ".svg"):
         raise UsageError(f"--out {out} must end in .png or .svg", "both are in the store in any case")
-    key = config.digest({"schema": config.SCHEMA, "kind": kind, "version": __version__, "from": settings})
+    key = digest({"schema": SCHEMA, "kind": kind, "version": __version__, "from": settings})
     name = f"{kind}-{key[:8]}"
     store = session.store
 

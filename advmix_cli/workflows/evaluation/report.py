@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import html as markup
-from typing import Any
 
-from advmix_cli.config import canonical_json
-from advmix_cli.results import Result, Table
-from advmix_cli.workflows.evaluation_pictures import DRAWN, available
-from advmix_cli.workflows.evaluation_statistics import audited
+from advmix_cli.results import Result, Table, accuracy
+from advmix_cli.settings import canonical_json
+from advmix_cli.workflows.evaluation.pictures import DRAWN, available
+from advmix_cli.workflows.evaluation.record import Evaluation
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -55,25 +54,29 @@ _CAPTIONS = {
 }
 
 
-def html(record: dict[str, Any], result: Result) -> str:
+def html(evaluation: Evaluation, result: Result) -> str:
     """The page: every table of the result, every picture of the evaluation, and its record."""
     from advmix_cli import figures
 
     body = [_table(block) for block in result.blocks if isinstance(block, Table)]
-    for kind in available(record):
-        svg = base64.b64encode(figures.encode(DRAWN[kind](record))[".svg"]).decode()
+    for kind in available(evaluation):
+        svg = base64.b64encode(figures.encode(DRAWN[kind](evaluation))[".svg"]).decode()
         caption = _CAPTIONS[kind]
         body.append(f'<figure><h2>{caption}</h2><img alt="{caption}" src="data:image/svg+xml;base64,{svg}"></figure>')
-    shown = {part: record[part] for part in ("name", "settings", "lineage", "threats", "fingerprint", "made_with")}
-    models = ", ".join(record["models"])
-    verdicts = "; ".join(f"{each['model']} {each['verdict']}" for each in audited(record))
+    record = evaluation.to_record()
+    shown = {part: record[part] for part in ("name", "settings", "columns", "fingerprint", "made")}
+    verdicts = "; ".join(
+        f"{model} {audit['verdict']}, at most {accuracy(audit['robust']['correct'], audit['robust']['n'])} robust"
+        for model, audit in evaluation.audited
+    )
+    settings, made = evaluation.settings, evaluation.made
     return _PAGE.format(
-        title=markup.escape(f"Evaluation {record['name']}"),
-        summary=markup.escape(f"{models} on {record['dataset']} {record['split']}, made with advmix "
-                              f"{record['made_with']['advmix']} and torch {record['made_with']['torch']}."
+        title=markup.escape(f"Evaluation {evaluation.name}"),
+        summary=markup.escape(f"{', '.join(evaluation.models)} on {settings.dataset} {settings.split}, made with "
+                              f"advmix {made['advmix']} and torch {made['torch']}."
                               + (f" Audit: {verdicts}." if verdicts else "")),
         body="\n".join(body),
-        record=markup.escape(canonical_json(shown)),
+        record=markup.escape(canonical_json(shown | {"models": [row.lineage for row in evaluation.rows]})),
     )  # fmt: skip
 
 

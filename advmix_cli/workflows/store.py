@@ -14,8 +14,9 @@ from advmix_cli import artifacts
 from advmix_cli.errors import AdvmixError, DamagedError, LockedError, UsageError
 from advmix_cli.results import Facts, Result, Table
 from advmix_cli.store import SINGULAR, SUFFIXES
-from advmix_cli.workflows.common import WEIGHTS, Session, history, resolve_path
-from advmix_cli.workflows.evaluate import read_evaluation
+from advmix_cli.workflows.evaluation import record as evaluations
+from advmix_cli.workflows.references import WEIGHTS, history, resolve_path
+from advmix_cli.workflows.session import Session
 
 KINDS = tuple(SUFFIXES)
 
@@ -43,7 +44,7 @@ def read_record(kind: str, path: Path) -> dict[str, Any]:
         return artifacts.checkpoint_record(path)
     if kind == "samples":
         return artifacts.samples_record(path) or {}
-    return read_evaluation(path) if kind == "evaluations" else {}
+    return evaluations.read(path).to_record() if kind == "evaluations" else {}
 
 
 def listing(session: Session, kind: str | None) -> Result:
@@ -173,7 +174,7 @@ def plan_pruning(session: Session) -> Plan:
             path = store.path(kind, name)
             with contextlib.suppress(AdvmixError):
                 record = read_record(kind, path)
-                lineage = [record["model"]] if kind == "samples" else record["lineage"]
+                lineage = [record["model"]] if kind == "samples" else [row["lineage"] for row in record["rows"]]
                 if any("digest" in model and "path" not in model and model["name"] not in there for model in lineage):
                     plan.files.append(path)
                     plan.reasons.append("its model is gone")

@@ -1,0 +1,65 @@
+"""How many images are computed at a time: the one place that decides it.
+
+No result depends on it, but for rounding on a GPU: a sample's random numbers are its own (`draws`), and on a CPU its
+logits are the same to the bit in whatever batch it is (`attacks.common.logits`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from advmix_cli.attacks.common import FEWEST, frozen, gradient, to_float
+
+CPU = 64
+"""Images that one CPU thread computes with at a time: more do not fit its cache."""
+
+_SHARE_OF_MEMORY = 4
+_MOST = 4096
+_MEASURED = 16
+
+
+def on_cpu(n: int, asked: int | None, *, refilled: bool = False) -> int:
+    """How many of n images a CPU thread is given at a time, at most as many as `asked` (None: what suits).
+
+    An attack whose places are `refilled` is given more, of which it computes with as many as the others. Few images are
+    divided among the threads.
+    """
+    most = min(4 * CPU if refilled else CPU, asked or n)
+    return max(1, min(most, max(FEWEST, -(-n // 4))))
+
+
+def suitable(model: nn.Module, x: torch.Tensor, asked: int | None) -> int:
+    """How many of the images x (N,C,H,W) to compute at a time: what was asked for, else what suits the device.
+
+    On a GPU a power of two, and as many images as a quarter of its memory holds by the tensors that a gradient keeps:
+    the same for the same model and GPU, whatever else runs there.
+    """
+    if asked is not None:
+        return asked
+    if x.device.type != "cuda":
+        return CPU
+    total = torch.cuda.get_device_properties(x.device).total_memory
+    return fitting(total // _SHARE_OF_MEMORY, kept_bytes(model, x))
+
+
+def fitting(memory: int, each: int) -> int:
+    """The power of two of images, `each` so many bytes, that `memory` holds; at least one, at most `_MOST`."""
+    most = max(1, min(_MOST, memory // max(each, 1)))
+    return 1 << (most.bit_length() - 1)
+
+
+def kept_bytes(model: nn.Module, x: torch.Tensor) -> int:
+    """What the gradient of one image keeps in memory: what the forward pass saves, and as much on the way back."""
+    few, seen = to_float(x[:_MEASURED]), {}
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with frozen(model), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        gradient(model, few, lambda logits: logits.amax(1))
+    return 2 * sum(seen.values()) // max(len(few), 1)

@@ -1,0 +1,201 @@
+"""Attacking a whole set: sample by sample, in batches that no result depends on, with a state to continue from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from advmix_cli.attacks import batches
+from advmix_cli.attacks.common import Change, frozen, logits, outcome, to_float
+from advmix_cli.attacks.run import attack
+from advmix_cli.runtime import side_by_side
+from advmix_cli.threats import Threat
+
+Piece = dict[str, Any]
+"""A part of the state: what is known of some of the samples. All of them, in their order, are the state."""
+
+
+class After(NamedTuple):
+    """How N images stand: `right` before and under all so far; cross-entropies of the worst found, in nats."""
+
+    right: torch.Tensor
+    losses: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackedSet:
+    """What attacking a set of N gave, on the CPU.
+
+    `clean` (N,) are the images that are right before the attack, `after` says how they stand after each part of the
+    threat, by the parts' labels. `x_adv` (N,C,H,W) are the worst images that were found, None where they were not asked
+    for. `change` is the largest change, `batch_size` how many images were computed at a time.
+    """
+
+    clean: torch.Tensor
+    after: dict[str, After]
+    change: Change
+    x_adv: torch.Tensor | None
+    batch_size: int
+
+    @property
+    def robust(self) -> torch.Tensor:
+        """Right before the attack and after all of it, (N,)."""
+        return list(self.after.values())[-1].right
+
+
+def attack_set(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    *,
+    seed: int,
+    index: torch.Tensor | None = None,
+    images: bool = False,
+    batch_size: int | None = None,
+    pieces: Sequence[Piece] = (),
+    on_images: Callable[[int], None] = lambda n: None,
+    on_standing: Callable[[int], None] = lambda n: None,
+    on_part: Callable[[str, int], None] = lambda part, standing: None,
+    on_piece: Callable[[Piece], None] = lambda piece: None,
+) -> AttackedSet:
+    """Attack a set, pixels (N,C,H,W), uint8 or float in [0,1], and labels (N,) on the model's device.
+
+    Each part of an ensemble attacks what the ones before left standing; a threat that stops early leaves images alone
+    that are wrong before the attack. No result depends on the batches: a sample's random numbers follow from `seed` and
+    its `index` (None: its place), and on a CPU its verdicts are the same to the bit in any batch; a GPU rounds
+    otherwise in batches of another size. `batch_size` None: what suits the device. On a CPU batches are attacked side
+    by side, one a thread.
+
+    `images`: keep the attacked images. `on_images` is called with the number of images done, which come to N for each
+    part, `on_standing` with how many are still robust, `on_part` after each part, with its label and that number.
+    `on_piece` gets what became known with each batch, plain tensors and values; with all those `pieces` the same call,
+    with whatever batches, continues, and gives the same. Raises as `attack` does.
+    """
+    run = _Run(model, x, y, threat, seed, index, images, batch_size)
+    for piece in pieces:
+        run.take(piece)
+    for piece in run.clean_pieces():
+        on_piece(piece)
+    for part in run.parts:
+        on_images(run.done(part))
+        for piece in run.pieces(part):
+            on_standing(run.standing)
+            on_images(len(piece["samples"]))
+            on_piece(piece)
+        on_part(part.label, run.close(part))
+    return AttackedSet(run.clean, run.after, run.change, run.x_adv, run.size)
+
+
+class _Run:
+    def __init__(
+        self,
+        model: nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        threat: Threat,
+        seed: int,
+        index: torch.Tensor | None,
+        images: bool,
+        batch_size: int | None,
+    ) -> None:
+        self._model, self._x, self._y, self._seed = model, x, y, seed
+        self._index = torch.arange(len(x)) if index is None else index.cpu()
+        self._asked, self.size = batch_size, 0
+        self.parts = threat.parts
+        self._together = len(self.parts) > 1
+        self.x_adv = to_float(x).cpu().clone() if images else None
+        self.clean, self.robust = (torch.zeros(len(x), dtype=torch.bool) for _ in range(2))
+        self.losses = torch.full((len(x),), -torch.inf)
+        self.change, self.after = Change(), dict[str, After]()
+        self._known = False
+        self._done = {part.label: torch.zeros(len(x), dtype=torch.bool) for part in self.parts}
+
+    @property
+    def standing(self) -> int:
+        """How many images are right before the attack and under all there was so far."""
+        return int(self.robust.sum())
+
+    def take(self, piece: Piece) -> None:
+        """Learn what a piece says."""
+        if piece["part"] == "clean":
+            self.clean, self.losses, self._known = piece["right"].clone(), piece["losses"].clone(), True
+            self.robust = self.clean.clone()
+            return
+        part = next(part for part in self.parts if part.label == piece["part"])
+        samples, worse = piece["samples"], piece["worse"]
+        while len(self.after) < self.parts.index(part):  # the parts before are done
+            self.close(self.parts[len(self.after)])
+        self._done[part.label][samples] = True
+        self.robust[samples] &= ~piece["success"]
+        self.losses[samples[worse]] = piece["losses"]
+        if self.x_adv is not None:
+            self.x_adv[samples[worse]] = piece["x_adv"]
+        self.change = self.change.beside(Change(*piece["change"]))
+
+    def clean_pieces(self) -> Iterator[Piece]:
+        """What is right before the attack; nothing where that is known. Refuses what the threat cannot be used for."""
+        with frozen(self._model), torch.no_grad():
+            classes = logits(self._model, to_float(self._x[:1])).shape[1]
+            for part in self.parts:
+                part.fitted(classes)
+            self.size = batches.suitable(self._model, self._x, self._asked)
+            if self._known:
+                return
+            found = list(side_by_side(self._clean, range(0, len(self._x), self.size), self._x.device))
+        losses, wrong = (torch.cat(each).cpu() for each in zip(*found, strict=True))
+        piece = {"part": "clean", "right": ~wrong, "losses": losses}
+        self.take(piece)
+        yield piece
+
+    def _clean(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
+        these = slice(begin, begin + self.size)
+        return outcome(self._model, to_float(self._x[these]), self._y[these])
+
+    def _todo(self, part: Threat) -> torch.Tensor:
+        """The samples that the part has yet to attack: with early stop only the verdict counts, and some have it."""
+        wanted = self.robust if part.early_stop else torch.ones_like(self.robust)
+        return (wanted & ~self._done[part.label]).nonzero().squeeze(1)
+
+    def done(self, part: Threat) -> int:
+        """How many samples need no attack by the part, or have had it."""
+        return len(self._x) - len(self._todo(part))
+
+    def pieces(self, part: Threat) -> Iterator[Piece]:
+        """Attack what is to be attacked, batch by batch."""
+        todo, size = self._todo(part), self.size
+        if not len(todo):
+            return
+        if self._x.device.type == "cpu":
+            size = batches.on_cpu(len(todo), self._asked, refilled="alpha" in part.declared.options and part.early_stop)
+        with frozen(self._model):
+            for piece in side_by_side(
+                lambda samples: self._piece(part, samples), torch.split(todo, size), self._x.device
+            ):
+                self.take(piece)
+                yield piece
+
+    def _piece(self, part: Threat, samples: torch.Tensor) -> Piece:
+        where = samples.to(self._x.device)
+        x, y = to_float(self._x[where]), self._y[where]
+        found = attack(self._model, x, y, part, seed=self._seed, index=self._index[samples].to(self._x.device))
+        success, losses = found.success.cpu(), found.losses.cpu()
+        # In an ensemble a sample keeps the worst of all its images.
+        worse = success | (losses > self.losses[samples]) if self._together else torch.ones_like(success)
+        piece = {
+            "part": part.label, "samples": samples.clone(), "success": success, "worse": worse, "losses": losses[worse],
+            "change": [found.change.linf, found.change.l2],
+        }  # fmt: skip
+        if self.x_adv is not None:
+            piece["x_adv"] = found.x_adv[worse.to(found.x_adv.device)].cpu()
+        return piece
+
+    def close(self, part: Threat) -> int:
+        """The part is done: how many stand."""
+        if part.label not in self.after:
+            self.after[part.label] = After(self.robust.clone(), self.losses.clone())
+        return int(self.after[part.label].right.sum())

@@ -1,0 +1,119 @@
+"""Whether a robust accuracy is what it seems: checks for masked gradients, each with a verdict and a line of advice.
+
+Sources: Athalye, Carlini and Wagner 2018; Carlini et al. 2019, "On Evaluating Adversarial Robustness"; the flags of
+AutoAttack (Croce and Hein 2020).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from advmix_cli.attacks import attack_set, batches, to_float
+from advmix_cli.audit.checks import STAGES, Checks
+from advmix_cli.audit.grades import VERDICTS, Check
+from advmix_cli.evaluation import score
+from advmix_cli.runtime import generator
+from advmix_cli.statistics import wilson
+from advmix_cli.threats import Threat
+
+__all__ = ["IMAGES", "STAGES", "VERDICTS", "Audit", "Check", "audit", "transferable"]
+
+_GRID = 21
+IMAGES = 500
+"""How many images the audit looks at: enough to tell a few points, in a minute or two of a small network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """The checks of one model, the strongest figure found, and what its pictures show.
+
+    `robust` holds `attack` (all that was tried within the threat, joined), `n`, `correct`, and in percent `accuracy`
+    and `accuracy_ci95`; `chance` is what guessing gives, in percent.
+    """
+
+    n: int
+    robust: dict[str, Any]
+    chance: float
+    checks: list[Check]
+    by_eps: list[tuple[float, float]]
+    by_steps: list[tuple[int, float]]
+    landscape: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """The gravest of the checks."""
+        found = {check.verdict for check in self.checks}
+        return next((verdict for verdict in reversed(VERDICTS) if verdict in found), VERDICTS[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they go into records."""
+        plain = dataclasses.asdict(self) | {"verdict": self.verdict}
+        return plain | {name: [list(point) for point in plain[name]] for name in ("by_eps", "by_steps")}
+
+
+def transferable(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, seed: int, batch_size: int | None
+) -> torch.Tensor:
+    """Images (N,C,H,W), on the CPU, that attack `model` within the threat, for others: PGD with all its steps."""
+    settled = Threat.of("pgd", threat.norm, threat.eps)
+    found = attack_set(model, x[:IMAGES], y[:IMAGES], settled, seed=seed, images=True, batch_size=batch_size).x_adv
+    assert found is not None
+    return found
+
+
+def audit(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: Threat,
+    *,
+    classes: int,
+    seed: int = 0,
+    batch_size: int | None = None,
+    transferred: Sequence[tuple[str, torch.Tensor]] = (),
+    on_check: Callable[[str], None] = lambda name: None,
+) -> Audit:
+    """Look for signs that gradients of `model` are masked, on images (N,C,H,W), uint8 or in [0,1], and labels (N,).
+
+    Of the threat norm and eps count. `transferred` are images that were attacked within it against other models, each
+    with its model's name. `on_check` is called before each of `STAGES`, with its name. Uses at most the first `IMAGES`
+    images.
+    """
+    few = to_float(x[:IMAGES])
+    run = Checks(model, few, y[:IMAGES], threat, classes, seed, batches.suitable(model, few, batch_size))
+    for name, stage in STAGES.items():
+        on_check(name)
+        run.checks += stage(run)
+    for name, x_adv in transferred:
+        run.checks += run.transfer(name, x_adv[:IMAGES])
+    n, correct = len(run.y), int(run.standing.sum())
+    robust = {
+        "attack": " + ".join(run.tried), "n": n, "correct": correct, "accuracy": 100 * correct / n,
+        "accuracy_ci95": list(wilson(correct, n)),
+    }  # fmt: skip
+    return Audit(n, robust, 100 / classes, run.checks, run.by_eps, run.by_steps, _landscape(run))
+
+
+def _landscape(run: Checks) -> dict[str, Any]:
+    """The cross-entropy around one image: along its attack and along a random sign direction, each up to eps."""
+    left = run.standing.nonzero().squeeze(1)
+    index = int(left[0]) if len(left) else 0
+    x, y = run.x[index : index + 1], run.y[index : index + 1]
+    towards = run.attacked[index : index + 1] - x
+    beside = torch.empty(x.shape).normal_(generator=generator("cpu", run.seed, "beside")).to(x.device)
+    beside = run.eps * beside.sign() if run.norm == "linf" else run.eps * beside / beside.norm()
+    axis = torch.linspace(-1, 1, _GRID, device=x.device)
+    points = (x + axis.view(-1, 1, 1, 1, 1) * towards + axis.view(1, -1, 1, 1, 1) * beside).flatten(0, 1)
+    points = points.clamp_(0, 1)
+    losses = score(run.model, points, y.expand(len(points)), batch_size=run.size).losses
+    return {
+        "image": index,
+        "label": int(y),
+        "axis": axis.tolist(),
+        "loss": losses.view(_GRID, _GRID).tolist(),  # rows along the attack
+    }

@@ -1,0 +1,145 @@
+"""`advmix eval`: any number of models on clean images, on sample caches and under white-box attacks, in one table.
+
+An evaluation is walked once: its columns are decided, it is measured, recorded, and then shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advmix_cli import artifacts, data
+from advmix_cli.config import EvalSettings
+from advmix_cli.errors import AdvmixError, UsageError
+from advmix_cli.results import Result
+from advmix_cli.settings import key
+from advmix_cli.workflows.evaluation import columns, record, table
+from advmix_cli.workflows.evaluation.record import Column, Evaluation
+from advmix_cli.workflows.making import made, make_once
+from advmix_cli.workflows.references import ModelRef, SamplesRef
+from advmix_cli.workflows.session import Session
+from advmix_cli.workflows.unfinished import Unfinished
+
+
+def evaluate(
+    session: Session,
+    models: Sequence[ModelRef],
+    samples: Sequence[SamplesRef],
+    settings: EvalSettings,
+    *,
+    report: Path | None = None,
+    fail_on: str | None = None,
+) -> Result:
+    """One row for each model and each of: clean images, the caches, the white-box threats.
+
+    `report` is where an HTML report goes too; with `fail_on` an audit's verdict as grave becomes the result's problem.
+    """
+    _check_fit(models, samples, settings)
+    fingerprint = session.fingerprint(settings.dataset)
+    met = columns.columns(samples, settings, fingerprint)
+    own = key(
+        "evaluation",
+        settings,
+        data=data.identity(settings.dataset, fingerprint),
+        models=[model.identity() for model in models],
+        samples=[cache.identity() for cache in samples],
+    )
+    name = f"{settings.dataset}-{settings.split}-{len(models)}x{1 + len(samples) + len(settings.threats)}-{own[:8]}"
+    path = session.store.path("evaluations", name)
+
+    def make() -> None:
+        _write(path, session, _measured(session, models, samples, met, settings, name, own, fingerprint))
+        Unfinished(session, name, own).delete()
+
+    _, cached = make_once(session, "evaluations", name, own, _key_of, make)
+    evaluation = record.read(path)
+    called = evaluation.called([model.label for model in models], [column.label for column in met])
+    if called != evaluation:  # the same numbers under other aliases
+        _write(path, session, called)
+    answer = table.result(called, path, cached)
+    if report is not None:
+        from advmix_cli.workflows.evaluation.report import html
+
+        session.store.write(report.absolute(), html(called, answer).encode())
+        session.report.note(f"report written to {report}")
+        answer.data["report"] = str(report)
+    return _judged(answer, called, fail_on)
+
+
+def _key_of(path: Path) -> dict[str, Any]:
+    return {"key": record.read(path).key}
+
+
+def _write(path: Path, session: Session, evaluation: Evaluation) -> None:
+    session.store.write(path, artifacts.sealed(evaluation.to_record()).encode())
+
+
+def _check_fit(models: Sequence[ModelRef], samples: Sequence[SamplesRef], settings: EvalSettings) -> None:
+    shape = data.info(settings.dataset).shape
+    for model in models:
+        if model.dataset != settings.dataset and data.info(model.dataset).shape != shape:
+            raise UsageError(
+                f"{model.label} takes {model.dataset}, not {settings.dataset}",
+                "evaluate models of one data set at a time",
+            )
+    for cache in samples:
+        if cache.record is not None and cache.record["dataset"] != settings.dataset:
+            raise UsageError(
+                f"{cache.label} holds attacked images of {cache.record['dataset']}, not of {settings.dataset}",
+                "give caches of the models' data set",
+            )
+        if cache.record is not None and cache.record["split"] != settings.split:
+            raise UsageError(
+                f"{cache.label} holds attacked {cache.record['split']} images, not {settings.split}",
+                "evaluate caches of one split at a time, and leave --split out",
+            )
+
+
+def _measured(
+    session: Session,
+    models: Sequence[ModelRef],
+    samples: Sequence[SamplesRef],
+    met: list[Column],
+    settings: EvalSettings,
+    name: str,
+    own: str,
+    fingerprint: str,
+) -> Evaluation:
+    from advmix_cli.attacks import batches
+    from advmix_cli.workflows.evaluation import measure
+
+    device = session.device()
+    images = session.images(settings.dataset, settings.split)
+    of_caches = [column for column in met if column.kind == "samples"]
+    caches = [
+        measure.load_samples(session, cache, column, settings.limit, images)
+        for cache, column in zip(samples, of_caches, strict=True)
+    ]
+    # With caches alone the clean images are those that the caches attack, so that the columns compare.
+    limit = settings.limit
+    if limit is None and caches and not settings.threats:
+        limit = max(int(cache.index.max()) + 1 for cache in caches)
+    images = images.first(limit).to(device)
+    unfinished = Unfinished(session, name, own)
+    state = measure.State(session, unfinished)
+    rows, cells = measure.measure(session, models, images, met, caches, settings, state)
+    if settings.audited:
+        found = measure.audits(session, models, images, settings, state)
+        rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
+    size = session.batch_size or (batches.CPU if device.type == "cpu" else None)
+    return Evaluation(name, own, settings, fingerprint, rows, met, cells, made(session, unfinished.seconds, size))
+
+
+def _judged(answer: Result, evaluation: Evaluation, fail_on: str | None) -> Result:
+    grave = {"masked": ("masked",), "suspicious": ("suspicious", "masked")}.get(fail_on or "", ())
+    failed = [model for model, audit in evaluation.audited if audit["verdict"] in grave]
+    if not failed:
+        return answer
+    problem = AdvmixError(
+        f"the audit finds {fail_on} gradients{' or worse' if fail_on == 'suspicious' else ''}: {', '.join(failed)}",
+        "see the advice beside its checks",
+        code="masked-gradients",
+    )
+    return dataclasses.replace(answer, problem=problem)

@@ -1,0 +1,247 @@
+"""What an evaluation measures: every model on clean images, on sample caches and under white-box attack."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from advmix_cli.config import EvalSettings
+from advmix_cli.errors import DamagedError, UsageError
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.attack import part_line
+from advmix_cli.workflows.evaluation.record import Cell, Column, Row
+from advmix_cli.workflows.references import ModelRef, SamplesRef, load_model
+from advmix_cli.workflows.session import Progress, Session
+from advmix_cli.workflows.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    import torch
+
+    from advmix_cli.attacks import AttackedSet
+    from advmix_cli.data import ImageSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Attacked images, their labels, and which images of the split they are; all on the CPU."""
+
+    x_adv: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+
+
+class State:
+    """What a stopped evaluation continues from: the pieces of each job, which is a model and what is done with it."""
+
+    def __init__(self, session: Session, unfinished: Unfinished) -> None:
+        self._unfinished = unfinished
+        self._pieces: dict[str, list[dict[str, Any]]] = {}
+        for piece in unfinished.read():
+            self._pieces.setdefault(piece["job"], []).append(piece)
+        if self._pieces:
+            session.report.note("continuing where the same command was stopped")
+
+    def of(self, job: str) -> list[dict[str, Any]]:
+        """The pieces of that job so far."""
+        return self._pieces.get(job, [])
+
+    def add(self, job: str, piece: dict[str, Any]) -> None:
+        """Keep a piece of a job."""
+        self._pieces.setdefault(job, []).append({**piece, "job": job})
+        self._unfinished.add(self._pieces[job][-1])
+
+
+def load_samples(session: Session, cache: SamplesRef, column: Column, limit: int | None, images: ImageSet) -> Cache:
+    """The cache's images, checked against its threat and, where `images` are the clean originals, against them."""
+    import torch
+
+    from advmix_cli import artifacts, attacks
+
+    x_adv, labels, index = artifacts.samples_tensors(cache.path)
+    if cache.record is not None and artifacts.tensors_digest(
+        {"adv_inputs": x_adv, "labels": labels, "index": index}
+    ) != cache.record["digest"]:  # fmt: skip
+        raise DamagedError(f"{cache.path} was replaced while it was being used", "run the command again")
+    shape, classes = images.info.shape, len(images.info.classes)
+    if tuple(x_adv.shape[1:]) != shape or int(labels.max()) >= classes or int(labels.min()) < 0:
+        raise UsageError(
+            f"{cache.label} holds images of shape {tuple(x_adv.shape[1:])} with labels up to {int(labels.max())}, "
+            f"which do not fit {images.info.name}",
+            "give a cache of the models' data set",
+        )
+    originals = x_adv
+    if column.joint:
+        fits = int(index.min()) >= 0 and int(index.max()) < len(images) and len(torch.unique(index)) == len(index)
+        if not fits or not bool((labels == images.y[index]).all()):
+            raise DamagedError(
+                f"{cache.path} is damaged: its labels are not those of {images.info.name}", "make it again"
+            )
+        originals = attacks.to_float(images.x[index])
+    else:
+        session.report.note(
+            f"{cache.label}: the clean originals are not known, so the accuracy is on the attacked images alone"
+        )
+    attacks.perturbation(originals, x_adv, cache.threat)
+    kept = index < limit if limit is not None and column.joint else slice(limit)
+    return Cache(x_adv[kept], labels[kept], index[kept])
+
+
+def measure(
+    session: Session,
+    models: Sequence[ModelRef],
+    images: ImageSet,
+    columns: Sequence[Column],
+    caches: Sequence[Cache],
+    settings: EvalSettings,
+    state: State,
+) -> tuple[list[Row], list[list[Cell]]]:
+    """A row and its cells for each model; a model that was asked for several times is measured once."""
+    parts = sum(len(threat.parts) for threat in settings.threats)
+    per_model = len(images) * (1 + parts) + sum(len(cache.labels) for cache in caches)
+    known: dict[str, tuple[Row, list[Cell]]] = {}
+    with session.report.progress("evaluating", len({m.digest for m in models}) * per_model, "images") as progress:
+        for model in models:
+            if model.digest not in known:
+                run = _Model(session, model, images, settings, state, progress)
+                cells = run.cells(columns, caches)
+                known[model.digest] = Row("", {}, None, run.clean.reliability()), cells
+    rows = [dataclasses.replace(known[m.digest][0], label=m.label, lineage=m.lineage(), run=m.run()) for m in models]
+    return rows, [known[model.digest][1] for model in models]
+
+
+class _Model:
+    """One model of an evaluation and what is known of each image: right or not, and the loss."""
+
+    def __init__(
+        self,
+        session: Session,
+        model: ModelRef,
+        images: ImageSet,
+        settings: EvalSettings,
+        state: State,
+        progress: Progress,
+    ) -> None:
+        from advmix_cli import evaluation
+
+        self._session, self._model, self._images, self._settings = session, model, images, settings
+        self._state, self._progress = state, progress
+        self._device, self._score = images.x.device, evaluation.score
+        self._net = load_model(model, self._device)
+        self.clean = self._score(self._net, images.x, images.y, batch_size=session.batch_size, on_batch=progress)
+        self._attacked: dict[Threat, AttackedSet] = {}
+
+    def cells(self, columns: Sequence[Column], caches: Sequence[Cache]) -> list[Cell]:
+        """One for each column."""
+        given, flags, cells = iter(caches), list[tuple["torch.Tensor", "torch.Tensor"]](), list[Cell]()
+        for column in columns:
+            more: dict[str, Any] = {}
+            if column.kind == "clean":
+                found = self.clean.correct, self.clean.losses
+            elif column.kind == "samples":
+                found = self._on_cache(next(given), column.joint)
+            elif column.kind == "attack":
+                assert column.threat is not None
+                found, more = self._under(column.threat, column.further)
+            else:
+                found = flags[column.of[0]]
+                for other in column.of[1:]:  # right in all, with the highest loss of any
+                    found = found[0] & flags[other][0], found[1].maximum(flags[other][1])
+            flags.append(found)
+            cells.append(_cell(*found, **more))
+        return cells
+
+    def _on_cache(self, cache: Cache, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """On attacked images; where the originals are known, a sample must be right on both."""
+        scored = self._score(
+            self._net, cache.x_adv.to(self._device), cache.labels.to(self._device),
+            batch_size=self._session.batch_size, on_batch=self._progress,
+        )  # fmt: skip
+        return scored.correct & self.clean.correct[cache.index] if joint else scored.correct, scored.losses
+
+    def _under(self, threat: Threat, further: bool) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, Any]]:
+        """What a white-box attack leaves, once for each threat; of an ensemble its own figure, or what is left then."""
+        if threat not in self._attacked:
+            self._attacked[threat] = self._attack(threat)
+        attacked = self._attacked[threat]
+        after = [(label, int(then.right.sum())) for label, then in attacked.after.items()]
+        shown = after if further else after[: threat.standard]
+        change = {"linf_max": attacked.change.linf, "l2_max": attacked.change.l2}
+        right, losses = list(attacked.after.values())[len(shown) - 1]
+        return (right, losses), {"change": change, "after": shown if len(after) > 1 else []}
+
+    def _attack(self, threat: Threat) -> AttackedSet:
+        from advmix_cli import attacks
+
+        images, progress = self._images, self._progress
+        job = f"{self._model.digest} {threat.label}"
+        return attacks.attack_set(
+            self._net,
+            images.x,
+            images.y,
+            threat,
+            batch_size=self._session.batch_size,
+            seed=self._settings.seed,
+            pieces=self._state.of(job),
+            on_images=progress,
+            on_standing=lambda n: progress.about(f"{n} still robust"),
+            on_part=part_line(progress, len(images), threat, f"{self._model.label}, "),
+            on_piece=lambda piece: self._state.add(job, piece),
+        )
+
+
+def _cell(correct: torch.Tensor, losses: torch.Tensor, **more: Any) -> Cell:
+    import math
+
+    import numpy as np
+
+    loss = float(losses.double().mean())
+    packed = np.packbits(correct.numpy()).tobytes()  # the first image in the highest bit
+    right = base64.b64encode(packed).decode()
+    return Cell(len(correct), int(correct.sum()), loss if math.isfinite(loss) else None, right, **more)
+
+
+def audits(
+    session: Session,
+    models: Sequence[ModelRef],
+    images: ImageSet,
+    settings: EvalSettings,
+    state: State,
+) -> list[dict[str, Any]]:
+    """An audit of each model; transfer is tried from every other one. One network is in memory at a time."""
+    from advmix_cli import audit
+
+    threat = settings.audited
+    assert threat is not None
+    few = images.first(audit.IMAGES)
+    each = {model.digest: model for model in models}
+    with session.report.progress("auditing", len(each) * len(audit.STAGES), "checks") as progress:
+        against: dict[str, torch.Tensor] = {}
+        for digest, model in each.items() if len(each) > 1 else ():
+            against[digest] = audit.transferable(
+                load_model(model, few.x.device), few.x, few.y, threat, settings.seed, session.batch_size
+            )
+        for digest, model in each.items():
+            if state.of(f"{digest} audit"):
+                progress(len(audit.STAGES))
+                continue
+
+            def on_check(name: str, label: str = model.label) -> None:
+                progress.line(f"{label}: {name}")
+                progress(1)
+
+            audited = audit.audit(
+                load_model(model, few.x.device),
+                few.x,
+                few.y,
+                threat,
+                classes=len(few.info.classes),
+                seed=settings.seed,
+                batch_size=session.batch_size,
+                transferred=[(each[other].label, x_adv) for other, x_adv in against.items() if other != digest],
+                on_check=on_check,
+            )
+            state.add(f"{digest} audit", {"audit": audited.to_dict()})
+    found: list[dict[str, Any]] = [state.of(f"{model.digest} audit")[0]["audit"] for model in models]
+    return found

@@ -1,0 +1,180 @@
+"""An evaluation: rows of models, columns of what they met, a cell for each of both; to its record and back.
+
+What measures it fills these in, what shows it reads them; nobody else knows how the record looks.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from advmix_cli import artifacts
+from advmix_cli.config import EvalSettings
+from advmix_cli.errors import DamagedError
+from advmix_cli.results import distinct
+from advmix_cli.settings import SCHEMA
+from advmix_cli.statistics import wilson
+from advmix_cli.threats import Threat
+
+Bins = list[tuple[int, float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What models met: its `kind` is clean, samples (a cache), attack (white-box) or worst (of the columns before).
+
+    `bound` says how the figure bounds the true robust accuracy: "upper", or None where it does not. `source` names the
+    model that the images of a cache were made against. `joint`: an image counts only if it is right clean, too.
+    `of` are the columns that a worst case is taken over. `further`: it is what follows a standard ensemble.
+    """
+
+    kind: str
+    label: str
+    threat: Threat | None = None
+    bound: str | None = None
+    source: str | None = None
+    joint: bool = True
+    of: tuple[int, ...] = ()
+    further: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Its label for people: what the as-run attack made says so."""
+        as_run = self.threat is not None and self.threat.variant == "as-run" and "as-run" not in self.label
+        return self.label + (" (as-run)" if as_run else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model: what it is called and is, how it was trained, its calibration on clean images, and its audit."""
+
+    label: str
+    lineage: dict[str, Any]
+    run: dict[str, Any] | None
+    reliability: Bins = dataclasses.field(default_factory=list)
+    audit: dict[str, Any] | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its label for people: one trained against the as-run attack says so."""
+        as_run = self.lineage.get("trained_against", {}).get("variant") == "as-run"
+        return self.label + (" (as-run)" if as_run and "as-run" not in self.label else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """How a model did in a column: on `n` images, with the mean `loss` in nats; `right` are their flags, base64.
+
+    `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
+    each of its parts.
+    """
+
+    n: int
+    correct: int
+    loss: float | None
+    right: str
+    change: dict[str, float] | None = None
+    after: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy, in percent."""
+        return wilson(self.correct, self.n)
+
+    @property
+    def bits(self) -> int:
+        """Which images are right, one a bit."""
+        return int.from_bytes(base64.b64decode(self.right), "big")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """All of it. `cells` are rows of cells, a row a model."""
+
+    name: str
+    key: str
+    settings: EvalSettings
+    fingerprint: str
+    rows: list[Row]
+    columns: list[Column]
+    cells: list[list[Cell]]
+    made: dict[str, Any]
+
+    @property
+    def models(self) -> list[str]:
+        """The models as people are shown them, each once."""
+        return distinct([row.shown for row in self.rows])
+
+    @property
+    def met(self) -> list[str]:
+        """The columns as people are shown them, each once."""
+        return distinct([column.shown for column in self.columns])
+
+    @property
+    def audited(self) -> list[tuple[str, dict[str, Any]]]:
+        """(model, audit) of those that were audited."""
+        return [(name, row.audit) for name, row in zip(self.models, self.rows, strict=True) if row.audit is not None]
+
+    def called(self, labels: list[str], columns: list[str]) -> Evaluation:
+        """The same under other aliases of its models and caches."""
+        rows = [dataclasses.replace(row, label=label) for row, label in zip(self.rows, labels, strict=True)]
+        met = [dataclasses.replace(column, label=label) for column, label in zip(self.columns, columns, strict=True)]
+        return dataclasses.replace(self, rows=rows, columns=met)
+
+    def source(self, name: str) -> str:
+        """What the model of that name is called here."""
+        labels = zip(self.models, self.rows, strict=True)
+        return next((label for label, row in labels if row.lineage["name"] == name), name)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values."""
+        body = dataclasses.asdict(self)
+        body["settings"] = self.settings.to_dict()
+        body["columns"] = [
+            dataclasses.asdict(column) | {"threat": column.threat and column.threat.to_dict()}
+            for column in self.columns
+        ]
+        return {"schema": SCHEMA, "kind": "evaluation", **body}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_record`. Raises TypeError, KeyError or ValueError for what is none."""
+
+        def column(values: dict[str, Any]) -> Column:
+            threat = values["threat"]
+            return Column(**values | {"threat": threat and Threat.from_dict(threat), "of": tuple(values["of"])})
+
+        def cell(values: dict[str, Any]) -> Cell:
+            return Cell(**values | {"after": [(label, int(standing)) for label, standing in values["after"]]})
+
+        fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        return cls(
+            **fields
+            | {
+                "settings": EvalSettings.from_dict(record["settings"]),
+                "rows": [Row(**row) for row in record["rows"]],
+                "columns": [column(each) for each in record["columns"]],
+                "cells": [[cell(each) for each in row] for row in record["cells"]],
+            }
+        )
+
+
+def read(path: Path) -> Evaluation:
+    """A stored evaluation. Raises DamagedError."""
+    try:
+        record = artifacts.unseal(path.read_bytes(), path)
+    except OSError as error:
+        raise DamagedError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
+    if record.get("kind") != "evaluation":
+        raise DamagedError(f"{path} is no evaluation", "remove it: advmix store remove")
+    try:
+        return Evaluation.from_record(record)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise DamagedError(f"{path} is damaged: its record is none of an evaluation", "make it again") from None

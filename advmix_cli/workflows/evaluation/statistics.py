@@ -1,0 +1,177 @@
+"""What an evaluation says beyond its accuracies: paired differences, seeds, calibration, audits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from advmix_cli.results import Table, accuracy
+from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.evaluation.record import Evaluation, Row
+
+_NOISE = 0.05
+
+
+def threat_of(row: Row) -> Threat:
+    """What the model was trained against."""
+    return Threat.from_dict(row.lineage["trained_against"])
+
+
+def sizes(evaluation: Evaluation) -> str:
+    """On how many images the figures are, for titles."""
+    found = sorted({cell.n for cells in evaluation.cells for cell in cells})
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def compared(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Each two models on each column: the difference in points and whether the same images could give it by chance."""
+    found = []
+    named = zip(evaluation.models, evaluation.cells, strict=True)
+    for (a, of_a), (b, of_b) in itertools.combinations(named, 2):
+        for on, cell_a, cell_b in zip(evaluation.met, of_a, of_b, strict=True):
+            right_a, right_b = cell_a.bits, cell_b.bits
+            only_a, only_b = (right_a & ~right_b).bit_count(), (right_b & ~right_a).bit_count()
+            p = mcnemar(only_a, only_b)
+            found.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "on": on,
+                    "n": cell_a.n,
+                    "difference": 100 * (only_a - only_b) / cell_a.n,
+                    "only_a": only_a,
+                    "only_b": only_b,
+                    "p": p,
+                    "noise": p >= _NOISE,
+                }
+            )
+    return found
+
+
+def comparison_table(comparisons: list[dict[str, Any]]) -> Table:
+    """The differences for people, a pair a row."""
+    columns = list(dict.fromkeys(each["on"] for each in comparisons))
+    rows = [
+        (f"{a} - {b}", *(_difference(each) for each in comparisons if (each["a"], each["b"]) == (a, b)))
+        for a, b in dict.fromkeys((each["a"], each["b"]) for each in comparisons)
+    ]
+    return Table(
+        ("difference in points", *columns),
+        rows,
+        right=tuple(columns),
+        note=f"p of McNemar's exact test on the same images, for each pair alone; noise: p >= {_NOISE}",
+    )
+
+
+def _difference(each: dict[str, Any]) -> str:
+    p = f"p {each['p']:.3f}" if each["p"] >= 0.001 else "p < 0.001"
+    return f"{each['difference']:+.2f} ({'noise, ' if each['noise'] else ''}{p})"
+
+
+def over_seeds(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Mean and standard deviation of each column over models that differ in nothing but the seeds of their lineage."""
+    groups: dict[str, dict[tuple[int, ...], int]] = {}
+    for i, row in enumerate(evaluation.rows):
+        if row.run is not None:
+            groups.setdefault(row.run["id"], {}).setdefault(tuple(row.run["seeds"]), i)
+    found = []
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        names = [evaluation.models[i] for i in group.values()]
+        same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+        common = "".join(letters[0] for letters in same)
+        for column, on in enumerate(evaluation.met):
+            cells = [evaluation.cells[i][column] for i in group.values()]
+            mean, deviation = mean_and_deviation([cell.accuracy for cell in cells])
+            found.append(
+                {
+                    "models": names,
+                    "label": f"{common}*" if common else ", ".join(names),
+                    "seeds": [seeds[-1] for seeds in group],
+                    "lineage_seeds": [list(seeds) for seeds in group],
+                    "on": on,
+                    "n": cells[0].n,
+                    "mean": mean,
+                    "deviation": deviation,
+                }
+            )
+    return found
+
+
+def seeds_table(seeds: list[dict[str, Any]]) -> Table:
+    """The same for people."""
+    return Table(
+        ("over seeds", "on", "n", "seeds", "mean accuracy %", "deviation"),
+        [
+            (each["label"], each["on"], str(each["n"]), str(len(each["seeds"])), f"{each['mean']:.2f}",
+             f"{each['deviation']:.2f}")
+            for each in seeds
+        ],
+        right=("n", "seeds", "mean accuracy %", "deviation"),
+    )  # fmt: skip
+
+
+def calibrated(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """How far confidence and accuracy on clean images lie apart, for each model."""
+    found = []
+    for model, row in zip(evaluation.models, evaluation.rows, strict=True):
+        bins = row.reliability
+        n = sum(count for count, _, _ in bins)
+        found.append(
+            {
+                "model": model,
+                "n": n,
+                "ece": calibration_error(bins),
+                "confidence": 100 * sum(count * confidence for count, confidence, _ in bins) / n,
+                "accuracy": 100 * sum(count * right for count, _, right in bins) / n,
+                "bins": [list(each) for each in bins],
+            }
+        )
+    return found
+
+
+def calibration_table(calibration: list[dict[str, Any]]) -> Table:
+    """The same for people."""
+    return Table(
+        ("calibration", "on", "n", "confidence %", "accuracy %", "ECE %"),
+        [
+            (
+                each["model"],
+                "clean",
+                str(each["n"]),
+                f"{each['confidence']:.2f}",
+                f"{each['accuracy']:.2f}",
+                f"{each['ece']:.2f}",
+            )
+            for each in calibration
+        ],
+        right=("n", "confidence %", "accuracy %", "ECE %"),
+        note="ECE: expected calibration error, 15 bins of confidence",
+    )
+
+
+def audited(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The audits, each with its model; empty where none was asked for."""
+    parts = ("verdict", "robust", "chance", "checks", "n", "by_eps", "by_steps")
+    return [{"model": model, **{part: audit[part] for part in parts}} for model, audit in evaluation.audited]
+
+
+def audit_table(audit: dict[str, Any]) -> Table:
+    """The checks of one model for people, the strongest figure found, and what they come to."""
+    grave = [check["name"] for check in audit["checks"] if check["verdict"] in ("suspicious", "masked")]
+    led = f", because of: {'; '.join(grave)}" if grave else ""
+    robust = audit["robust"]
+    figure = f"{accuracy(robust['correct'], robust['n'])} of {robust['n']} images"
+    return Table(
+        ("check", "verdict", "value", "advice"),
+        [
+            (check["name"], check["verdict"], f"{check['value']:.4g} {check['unit']}", check["advice"])
+            for check in audit["checks"]
+        ],
+        title=f"audit of {audit['model']}: {audit['verdict']}; at most {figure} are robust",
+        right=("value",),
+        note=f"overall {audit['verdict']}{led}\nstrongest attack: {robust['attack']}, which leaves {figure} "
+        "(an upper bound)",
+    )

@@ -1,0 +1,91 @@
+"""Making a thing once: what the store has is given back, else it is made, under its lock; and what it was made with."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advmix_cli._version import __version__
+from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.workflows.session import Session
+
+
+def made(session: Session, seconds: float, batch_size: int | None = None) -> dict[str, Any]:
+    """How a thing was made, for its record; no key depends on it.
+
+    `seconds` are those of computing, over all sittings.
+    """
+    import torch
+
+    from advmix_cli import runtime
+
+    device = session.device()
+    return {
+        "advmix": __version__,
+        "torch": importlib.metadata.version("torch"),
+        "python": platform.python_version(),
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": runtime.threads(),
+        "batch_size": batch_size,
+        "command": session.command,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def make_once(
+    session: Session,
+    kind: str,
+    name: str,
+    key: str,
+    read: Callable[[Path], dict[str, Any] | None],
+    make: Callable[[], None],
+) -> tuple[dict[str, Any], bool]:
+    """(record, cached) of the artifact `name`: what the store has, else what `make` writes there, under its lock.
+
+    With --force it is made in any case. A damaged artifact is an error rather than silently made again.
+    """
+    path = session.store.path(kind, name)
+
+    def stored() -> dict[str, Any] | None:
+        if session.force or not path.exists():
+            return None
+        record = read(path)
+        if record is None or record.get("key") != key:
+            raise DamagedError(f"{path} is not what its name says", "remove it (advmix store remove) or use --force")
+        return record
+
+    record = stored()
+    cached = record is not None
+    if record is None:
+        waiting = f"another process is making {name}: waiting for it"
+        with session.store.lock(name, on_wait=lambda: session.report.note(waiting)):
+            record = stored()
+            cached = record is not None
+            if record is None:
+                make()
+                record = read(path)
+    if record is None:
+        raise AdvmixError(f"{path} was not written", "try again with --force")
+    session.store.set_latest(kind, name)
+    return record, cached
+
+
+def set_alias(session: Session, alias: str | None, kind: str, name: str) -> None:
+    """Let `alias` (None: nothing) name the artifact, saying so when it named another."""
+    if alias is None:
+        return
+    before = session.store.refs().get(alias)
+    if before is not None and before != (kind, name):
+        session.report.note(f"{alias} named {before[1]} and now names {name}")
+    session.store.set_ref(alias, kind, name)
+
+
+def quoted(alias: str | None, name: str) -> str:
+    """How hints call an artifact."""
+    return alias or name

@@ -1,0 +1,210 @@
+"""What references come to: models and sample caches, verified, and what is read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advmix_cli import artifacts, models
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError
+from advmix_cli.settings import digest
+from advmix_cli.threats import Threat
+from advmix_cli.workflows.session import Session
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+WEIGHTS = ("best", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRef:
+    """A model that a reference resolved to: its verified record and which of its weights are meant."""
+
+    label: str  # what tables call it: the alias that was asked for, else the name
+    path: Path
+    which: str
+    record: dict[str, Any]
+    stored: bool = True  # whether the file lies in the store
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return str(self.record["name"])
+
+    @property
+    def dataset(self) -> str:
+        """The data set it was trained on."""
+        return str(self.record["dataset"])
+
+    @property
+    def arch(self) -> str:
+        """Its architecture."""
+        return str(self.record["arch"])
+
+    @property
+    def digest(self) -> str:
+        """The digest of the weights that are meant."""
+        return str(self.record["digests"][self.which])
+
+    def identity(self) -> dict[str, Any]:
+        """What it is known by in keys."""
+        return {"weights": self.digest, **models.identity(self.arch)}
+
+    def run(self) -> dict[str, Any] | None:
+        """What its training is known by but for seeds, `id`, and the `seeds` along its lineage; None where imported."""
+        run = self.record.get("run")
+        return run and {"id": digest([run["id"], self.which])[:16], "seeds": run["seeds"]}
+
+    def lineage(self) -> dict[str, Any]:
+        """What is written down of it in things made from it."""
+        adversary = (self.record.get("settings") or {}).get("adversary")
+        against = {"trained_against": adversary["threat"]} if adversary else {}
+        elsewhere = {} if self.stored else {"path": str(self.path.absolute())}
+        return {
+            "name": self.name,
+            "weights": self.which,
+            "digest": self.digest,
+            "arch": self.arch,
+            **against,
+            **elsewhere,
+        }
+
+
+def resolve_path(session: Session, ref: str, kinds: tuple[str, ...], suffixes: tuple[str, ...]) -> tuple[str, Path]:
+    """(label, path) of what `ref` names: a file, or an artifact of `kinds`. Says on stderr what it came to."""
+    if os.sep in ref or ref.endswith(suffixes):
+        path = Path(ref).expanduser()
+        if path.is_file():
+            return path.name, path
+        if os.sep in ref:
+            raise NotFoundError(f"there is no file {path}", "see advmix store list")
+    for suffix in suffixes:
+        ref = ref.removesuffix(suffix)
+    kind, name = session.store.resolve(ref, kinds)
+    if name != ref:
+        session.report.note(f"{ref} is {name}")
+    return (ref if ref in session.store.refs() else name), session.store.path(kind, name)
+
+
+def resolve_models(session: Session, refs: list[str]) -> list[ModelRef]:
+    """The models that `refs` name; one with a `*` names all aliases of that pattern, in their order."""
+    found: list[ModelRef] = []
+    for ref in refs:
+        if "*" not in ref:
+            found.append(resolve_model(session, ref))
+            continue
+        pattern, at, which = ref.partition("@")
+        aliases = sorted(alias for alias, (kind, _) in session.store.refs().items() if kind == "checkpoints")
+        named = [alias for alias in aliases if fnmatch.fnmatchcase(alias, pattern)]
+        if not named:
+            raise NotFoundError(f"no alias of a checkpoint is like {pattern!r}", "see advmix store list")
+        found += [resolve_model(session, alias + at + which) for alias in named]
+    return found
+
+
+def resolve_model(session: Session, ref: str) -> ModelRef:
+    """The model that `ref` names, verified. Raises NotFoundError, DamagedError or UsageError (a file of others)."""
+    base, at, which = ref.rpartition("@")
+    if which not in WEIGHTS or not at:
+        base, which = ref, "best"
+    label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",))
+    record = artifacts.checkpoint_record(path)
+    stored = session.store.root in path.absolute().parents
+    return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record, stored)
+
+
+def history(checkpoint: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a training run, an epoch each, as the checkpoint's record knows them.
+
+    Raises NotFoundError when the file beside the checkpoint is gone, DamagedError when it is another.
+    """
+    path = checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".history.jsonl")
+    again = "train again with the same command and --force"
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise NotFoundError(f"the history {path} is gone", again) from None
+    if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
+        raise DamagedError(f"{path} is damaged: not what was written", again)
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def load_model(model: ModelRef, device: torch.device | str) -> nn.Sequential:
+    """The model with its weights, on a device, in eval mode.
+
+    Raises DamagedError when the weights do not fit, and AdvmixError when they are not those any more that the reference
+    resolved to: another process may have made them again since.
+    """
+    built, weights = models.build(model.arch), artifacts.checkpoint_weights(model.path, model.which)
+    if artifacts.tensors_digest(weights) != model.digest:
+        raise AdvmixError(
+            f"{model.path} was replaced while it was being used", "run the command again", code="replaced"
+        )
+    try:
+        built.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DamagedError(
+            f"{model.path} does not hold the weights of a {model.arch}", str(error).splitlines()[-1].strip()
+        ) from None
+    return built.to(device).eval()
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplesRef:
+    """A sample cache that a reference resolved to; `record` is None in a file made by others."""
+
+    label: str
+    path: Path
+    record: dict[str, Any] | None
+
+    @property
+    def threat(self) -> Threat | None:
+        """What its attacker was allowed, None where the file does not say."""
+        return None if self.record is None else Threat.from_dict(self.record["threat"])
+
+    def identity(self) -> str:
+        """What its content is known by in keys: how it was made and what came out, but not when and where."""
+        if self.record is not None:
+            return digest([self.record["key"], self.record["digest"]])
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def resolve_samples(session: Session, ref: str) -> SamplesRef:
+    """The sample cache that `ref` names. A file of others is taken, with a note."""
+    label, path = resolve_path(session, ref, ("samples",), (".pt",))
+    record = artifacts.samples_record(path)
+    if record is None and session.store.root in path.parents:
+        raise DamagedError(f"{path} is not what was written: it has no record", "remove it: advmix store remove")
+    if record is None:
+        session.report.note(f"{path} was not made by advmix: it does not say how its images were attacked")
+    return SamplesRef(label, path, record)
+
+
+def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
+    """The model that a cache was made against, if the store still has those very weights."""
+    if samples.record is None:
+        raise UsageError(
+            f"{samples.path} does not say which model it attacks",
+            "name a model: advmix eval MODEL --samples ...",
+        )
+    lineage = samples.record["model"]
+    if lineage["weights"] == "untrained":
+        raise UsageError(
+            f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
+        )
+    named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
+    ref = lineage.get("path") or (named or [lineage["name"]])[0]
+    try:
+        model = resolve_model(session, f"{ref}@{lineage['weights']}")
+    except NotFoundError:
+        model = None
+    if model is None or model.digest != lineage["digest"]:
+        raise NotFoundError(f"the model that {samples.label} attacks, {lineage['name']}, is gone", "name another model")
+    return model
