@@ -8,9 +8,10 @@ import ctypes
 import hashlib
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,10 +47,30 @@ def configure(threads: int | None, where: torch.device) -> None:
     if where.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)  # networks of others may hold what has no such form
+        _note_what_is_not()
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch's own default does not, in convolutions
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+NOT_DETERMINISTIC: set[str] = set()
+"""Operations that ran on CUDA without a deterministic form, as torch warned: they stand in records."""
+
+
+def _note_what_is_not() -> None:
+    shown = warnings.showwarning
+    if getattr(shown, "notes", False):
+        return
+
+    def show(message: Warning | str, *more: Any, **how: Any) -> None:
+        text = str(message)
+        if "does not have a deterministic implementation" in text:
+            NOT_DETERMINISTIC.add(text.split()[0])
+        shown(message, *more, **how)
+
+    show.notes = True  # type: ignore[attr-defined]
+    warnings.showwarning = show
 
 
 def _keep_memory() -> None:

@@ -55,7 +55,8 @@ def content_of(path: Path) -> Any:
     end = 8 + int.from_bytes(content[:8], "little")
     record = json.loads(json.loads(content[8:end])["__metadata__"]["advmix"])["record"]
     assert set(record.pop("made")) == {
-        "advmix", "torch", "python", "device", "gpu", "threads", "batch_size", "command", "date", "seconds"
+        "advmix", "torch", "python", "device", "gpu", "threads", "batch_size", "not_deterministic", "command", "date",
+        "seconds",
     }  # fmt: skip
     return record, content[end:]
 

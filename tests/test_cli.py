@@ -567,6 +567,21 @@ def test_adversarial_training_says_what_it_did(trained: Path, advmix: Run) -> No
     assert advmix("store", "show", again["checkpoint"], "--json").data["init"]["name"] != data["checkpoint"]
 
 
+def test_no_accuracy_without_its_n_and_an_interval(trained: Path, advmix: Run) -> None:
+    """What training prints, on the way and in the end, alone and together."""
+    figure = r"\d+\.\d\d % \[\d+\.\d\d, \d+\.\d\d\] of \d+"
+    together = advmix("train", "--limit", "300", "--epochs", "1", "--mix", "none,mixup")
+    defended = advmix("advtrain", "--init", "a", "--limit", "300", "--epochs", "1", "--steps", "1", "--seed", "0,1")
+    alone = advmix("advtrain", "--init", "a", "--limit", "300", "--epochs", "2", "--steps", "1")
+    for outcome in (together, defended, alone):
+        assert outcome.code == 0, outcome.err
+        said = outcome.out + outcome.err
+        assert len(re.findall(figure, said)) >= 4
+        assert "%" not in re.sub(figure, "", said), said
+    assert "attacked by pgd-0.3-1" in alone.err
+    assert "attacked: PGD linf eps 0.3" in defended.out
+
+
 def test_a_diverging_run_keeps_the_last_good_state(trained: Path, advmix: Run) -> None:
     outcome = advmix(
         "advtrain", "--init", "a", "--limit", "300", "--epochs", "3", "--steps", "1", "--lr", "1e30", "--json"

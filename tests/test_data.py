@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -47,6 +48,18 @@ def test_a_fingerprint_is_computed_once(home: Path, monkeypatch: pytest.MonkeyPa
     (home / "datasets/glyphs.json").write_text("{")
     with pytest.raises(AssertionError, match="computed again"):
         session.fingerprint("glyphs")
+
+
+def test_a_fingerprint_is_computed_anew_when_what_it_depends_on_changes(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of drawn digits the libraries that draw, resize and draw at random, and the version of the drawing."""
+    stamp = data.stamp("glyphs", home)
+    assert set(stamp) == {"pillow", "numpy", "torchvision", "version"}
+    key = data.identity("glyphs", "x")
+    monkeypatch.setitem(data.DATASETS, "glyphs", dataclasses.replace(data.info("glyphs"), version=2))
+    assert data.stamp("glyphs", home) != stamp
+    assert data.identity("glyphs", "x") != key
 
 
 def test_without_network_one_error_names_files_folder_and_alternative(

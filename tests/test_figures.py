@@ -84,3 +84,19 @@ def test_the_colours_are_told_apart_by_colour_blind_readers() -> None:
         seen = rgb @ np.array(matrix).T
         distances = [np.linalg.norm(seen[i] - seen[j]) for i in range(6) for j in range(i)]
         assert min(distances) > 0.1
+
+
+def test_curves_of_runs_tested_on_other_numbers_of_images_say_each(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    assert advmix("train", "--limit", "300", "--epochs", "2", "--name", "few", "-q").code == 0
+    assert advmix("visualize", "curves", "a", "few", "--out", tmp_path / "c.svg").code == 0
+    text = (tmp_path / "c.svg").read_text()
+    assert "a (n = 2000), test" in text
+    assert "few (n = 300), test" in text
+    assert "n beside each" in text
+
+
+def test_any_character_may_be_in_a_name() -> None:
+    drawn = figures.matrix(
+        ["x$\\frac{$y", "a_b^c"], ["$clean", "{on"], np.array([[1.0, 2.0], [3.0, 4.0]]), "50 $ and %"
+    )
+    assert "x$\\frac{$y" in figures.encode(drawn)[".svg"].decode()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +24,29 @@ def test_models_are_sequences_of_stages(name: str, parameters: int) -> None:
     assert f"{parameters:,}" in info.title
     assert not model.training
     assert model(torch.rand(2, *info.shape)).shape == (2, 10)
+
+
+def test_threads_that_build_at_once_get_the_weights_of_building_alone() -> None:
+    """torch's layers draw from one generator: without care each thread would take numbers that are another's."""
+    alone = [models.build("preactresnet18", seed).state_dict() for seed in range(4)]
+    barrier = threading.Barrier(4)
+
+    def build(seed: int) -> bool:
+        barrier.wait()
+        built = models.build("preactresnet18", seed).state_dict()
+        return all(torch.equal(built[name], tensor) for name, tensor in alone[seed].items())
+
+    with ThreadPoolExecutor(4) as pool:
+        right = [done for _ in range(3) for done in pool.map(build, range(4))]
+    assert right == [True] * 12
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    models.build("lenet5", 5)
+    assert torch.equal(torch.rand(1), expected)
 
 
 def test_lenet_is_convolution_pool_relu() -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
+from advmix_cli.errors import AdvmixError, DamagedError, LockedError, NotFoundError, UsageError
+from advmix_cli.settings import SCHEMA
 from advmix_cli.store import Store, check_alias
 
 NAMES = st.text("abcdef0123456789-.", min_size=1, max_size=12).filter(lambda name: name[0] not in ".-")
@@ -50,6 +51,23 @@ def test_a_write_is_whole_or_not_at_all(store: Store, monkeypatch: pytest.Monkey
     assert "prune" in error.value.hint
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["a.pt"]
+
+
+def test_a_store_of_another_schema_is_refused_with_what_to_do(store: Store) -> None:
+    store.check_schema()
+    put(store, "a")
+    assert (store.root / "schema").read_text() == f"{SCHEMA}\n"
+    store.check_schema()
+    for found in ("1\n", "99\n", "two\n", ""):
+        (store.root / "schema").write_text(found)
+        with pytest.raises(DamagedError, match=f"reads {SCHEMA}") as error:
+            store.check_schema()
+        assert (error.value.code, error.value.exit_code) == ("unknown-schema", 4)
+        assert "ADVMIX_HOME" in error.value.hint
+        assert "mv " in error.value.hint
+    (store.root / "schema").unlink()
+    with pytest.raises(DamagedError, match="has the schema 1"):
+        store.check_schema()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

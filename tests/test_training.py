@@ -188,6 +188,50 @@ def test_a_short_last_batch_weighs_what_it_holds() -> None:
     assert math.isclose(trained.history[0]["train_loss"], whole, rel_tol=1e-5)
 
 
+def test_a_state_of_another_device_keeps_this_ones_optimiser() -> None:
+    """A CPU's state says that nothing is fused; on a GPU the update would then not be recorded."""
+    chosen = settings(epochs=1)
+    made = training._Run(
+        models.build("lenet5"), splits_of(images(120), images(50, split="test"), chosen), chosen, False
+    )
+    state = made.state()
+    group = state["optimizer"]["param_groups"][0]
+    group |= {"fused": None, "foreach": True, "lr": 0.123}
+    made.optimizer.param_groups[0]["fused"] = True
+    made.restore(state)
+    assert made.optimizer.param_groups[0]["fused"] is True
+    assert made.optimizer.param_groups[0]["foreach"] is not True
+    assert made.optimizer.param_groups[0]["lr"] == 0.123
+
+
+def test_an_update_that_fails_leaves_the_optimisers_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = dataclasses.replace(settings(epochs=1), optimizer="adam", lr=1e-3)
+    made = training._Run(
+        models.build("lenet5").to(DEVICE), splits_of(images(120), images(50, split="test"), chosen), chosen, False
+    )
+    before = dict(made.optimizer.param_groups[0])
+
+    def fails() -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(made.optimizer, "step", fails)
+    with pytest.raises(RuntimeError, match="no"):
+        made.learn(1, lambda epoch, n: None)
+    assert {k: v for k, v in made.optimizer.param_groups[0].items() if k != "params"} == {
+        k: v for k, v in before.items() if k != "params"
+    }
+
+
+def test_a_lap_waits_for_its_own_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the whole device would break what another thread is recording."""
+    waited: list[str] = []
+    stream = type("Stream", (), {"synchronize": lambda self: waited.append("stream")})()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append("device"))
+    training.Clock(torch.device("cuda"), True).lap("attack")
+    assert waited == ["stream"]
+
+
 def test_bf16_training_stays_near_float32() -> None:
     full, half = run(settings()), run(settings(precision="bf16"))
     assert full.history[-1]["train_loss"] == pytest.approx(half.history[-1]["train_loss"], rel=0.05)

@@ -51,15 +51,15 @@ def fitting(memory: int, each: int) -> int:
 
 def kept_bytes(model: nn.Module, x: torch.Tensor) -> int:
     """What the gradient of one image keeps in memory: what the forward pass saves, and as much on the way back."""
-    few, seen = to_float(x[:_MEASURED]), {}
+    few, seen = to_float(x[:_MEASURED]).clone(), dict[int, torch.UntypedStorage]()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            seen[storage.data_ptr()] = storage.nbytes()
+            seen[storage.data_ptr()] = storage  # held, so that no other takes its place
         return tensor
 
     with frozen(model), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         gradient(model, few, lambda logits: logits.amax(1))
-    return 2 * sum(seen.values()) // max(len(few), 1)
+    return 2 * sum(storage.nbytes() for storage in seen.values()) // max(len(few), 1)

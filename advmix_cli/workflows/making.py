@@ -32,6 +32,7 @@ def made(session: Session, seconds: float, batch_size: int | None = None) -> dic
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": runtime.threads(),
         "batch_size": batch_size,
+        "not_deterministic": sorted(runtime.NOT_DETERMINISTIC),
         "command": session.command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),

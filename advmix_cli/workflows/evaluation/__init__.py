@@ -107,7 +107,6 @@ def _measured(
     own: str,
     fingerprint: str,
 ) -> Evaluation:
-    from advmix_cli.attacks import batches
     from advmix_cli.workflows.evaluation import measure
 
     device = session.device()
@@ -124,11 +123,10 @@ def _measured(
     images = images.first(limit).to(device)
     unfinished = Unfinished(session, name, own)
     state = measure.State(session, unfinished)
-    rows, cells = measure.measure(session, models, images, met, caches, settings, state)
+    rows, cells, size = measure.measure(session, models, images, met, caches, settings, state)
     if settings.audited:
         found = measure.audits(session, models, images, settings, state)
         rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
-    size = session.batch_size or (batches.CPU if device.type == "cpu" else None)
     return Evaluation(name, own, settings, fingerprint, rows, met, cells, made(session, unfinished.seconds, size))
 
 

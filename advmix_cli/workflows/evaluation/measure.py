@@ -96,19 +96,20 @@ def measure(
     caches: Sequence[Cache],
     settings: EvalSettings,
     state: State,
-) -> tuple[list[Row], list[list[Cell]]]:
-    """A row and its cells for each model; a model that was asked for several times is measured once."""
+) -> tuple[list[Row], list[list[Cell]], int]:
+    """A row and its cells for each model, and the largest batch; a model asked for several times is measured once."""
     parts = sum(len(threat.parts) for threat in settings.threats)
     per_model = len(images) * (1 + parts) + sum(len(cache.labels) for cache in caches)
-    known: dict[str, tuple[Row, list[Cell]]] = {}
+    known, sizes = dict[str, tuple[Row, list[Cell]]](), list[int]()
     with session.report.progress("evaluating", len({m.digest for m in models}) * per_model, "images") as progress:
         for model in models:
             if model.digest not in known:
                 run = _Model(session, model, images, settings, state, progress)
                 cells = run.cells(columns, caches)
                 known[model.digest] = Row("", {}, None, run.clean.reliability()), cells
+                sizes.append(run.size)
     rows = [dataclasses.replace(known[m.digest][0], label=m.label, lineage=m.lineage(), run=m.run()) for m in models]
-    return rows, [known[model.digest][1] for model in models]
+    return rows, [known[model.digest][1] for model in models], max(sizes)
 
 
 class _Model:
@@ -124,12 +125,14 @@ class _Model:
         progress: Progress,
     ) -> None:
         from advmix_cli import evaluation
+        from advmix_cli.attacks import batches
 
         self._session, self._model, self._images, self._settings = session, model, images, settings
         self._state, self._progress = state, progress
         self._device, self._score = images.x.device, evaluation.score
         self._net = load_model(model, self._device)
-        self.clean = self._score(self._net, images.x, images.y, batch_size=session.batch_size, on_batch=progress)
+        self.size = batches.suitable(self._net, images.x, session.batch_size)
+        self.clean = self._score(self._net, images.x, images.y, batch_size=self.size, on_batch=progress)
         self._attacked: dict[Threat, AttackedSet] = {}
 
     def cells(self, columns: Sequence[Column], caches: Sequence[Cache]) -> list[Cell]:
@@ -156,7 +159,7 @@ class _Model:
         """On attacked images; where the originals are known, a sample must be right on both."""
         scored = self._score(
             self._net, cache.x_adv.to(self._device), cache.labels.to(self._device),
-            batch_size=self._session.batch_size, on_batch=self._progress,
+            batch_size=self.size, on_batch=self._progress,
         )  # fmt: skip
         return scored.correct & self.clean.correct[cache.index] if joint else scored.correct, scored.losses
 

@@ -1,0 +1,69 @@
+"""What a device is set to, and how many images are computed at a time."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from advmix_cli import models, runtime
+from advmix_cli.attacks import batches
+
+
+def test_on_cuda_float32_means_float32_and_what_is_not_deterministic_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_note_what_is_not", lambda: None)
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda on, warn_only=False: asked.update(on=on, warn_only=warn_only)
+    )
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        runtime.configure(None, torch.device("cuda"))
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+    assert asked == {"on": True, "warn_only": True}
+
+
+def test_what_is_not_deterministic_is_noted_for_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *more, **how: shown.append(str(message)))
+    monkeypatch.setattr(runtime, "NOT_DETERMINISTIC", set())
+    runtime._note_what_is_not()
+    runtime._note_what_is_not()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning("adaptive_pool does not have a deterministic implementation, but", UserWarning, "f", 1)
+        warnings.showwarning("something else", UserWarning, "f", 1)
+    assert {"adaptive_pool"} == runtime.NOT_DETERMINISTIC
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize(("memory", "each", "size"), [(1000, 1, 512), (1024, 1, 1024), (5, 10, 1), (10**12, 1, 4096)])
+def test_batches_are_powers_of_two_that_fit(memory: int, each: int, size: int) -> None:
+    assert batches.fitting(memory, each) == size
+
+
+def test_memory_is_counted_not_measured() -> None:
+    """By the tensors that the forward pass keeps for the way back, whatever else runs: the same each time."""
+    model, x = models.build("lenet5"), torch.rand((40, 1, 32, 32))
+    counted = batches.kept_bytes(model, x)
+    assert counted == batches.kept_bytes(model, torch.rand((64, 1, 32, 32)))
+    conv1, conv2 = 6 * 28 * 28 * 4, 16 * 10 * 10 * 4
+    assert 2 * (conv1 + conv2) < counted < 20 * (conv1 + conv2)
+    twice = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 900, 10)).eval()
+    wide = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 900, 10)).eval()
+    assert 1.5 < batches.kept_bytes(wide, x) / batches.kept_bytes(twice, x) < 2.1
+
+
+@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 64), (1000, None, True, 250),
+                                                              (2000, None, True, 256), (1000, 8, False, 8),
+                                                              (30, None, False, 16), (3, None, False, 3)])  # fmt: skip
+def test_a_cpu_thread_takes_what_suits_it(n: int, asked: int | None, refilled: bool, size: int) -> None:
+    assert batches.on_cpu(n, asked, refilled=refilled) == size
