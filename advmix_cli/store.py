@@ -88,11 +88,11 @@ class Store:
 
         Raises AdvmixError, with the old file untouched, when the disk is full or the folder cannot be written.
         """
+        schema = self.root / "schema"
+        if self.root in path.parents and path != schema and not schema.exists():
+            self.write(schema, f"{SCHEMA}\n".encode())
         temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
         try:
-            if self.root in path.parents and not (self.root / "schema").exists():
-                self.root.mkdir(parents=True, exist_ok=True)
-                (self.root / "schema").write_text(f"{SCHEMA}\n")
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "xb") as file:
                 file.write(data)
