@@ -13,13 +13,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import DEVICE, on_cpu
-from test_attacks import batch, lenet
+from test_attacks import batch
 from test_training import images, splits_of
 from test_training import settings as train_settings
 from torch import nn
 
 from advmix_cli import artifacts, attacks, draws, evaluation, graphs, mixing, models, statistics, training
-from advmix_cli.attacks import AttackedSet, pgd, square_pgd
+from advmix_cli.attacks import AttackedSet, apgd, fab, pgd, square_pgd
 from advmix_cli.attacks import run as attack_run
 from advmix_cli.attacks.common import Change, margin
 from advmix_cli.attacks.sets import After
@@ -41,7 +41,11 @@ from advmix_cli.workflows.references import ModelRef, SamplesRef
 from advmix_cli.workflows.session import Session, Silent
 from advmix_cli.workflows.unfinished import Unfinished
 
-__all__ = ["lenet"]
+
+@pytest.fixture(scope="module")
+def lenet() -> nn.Sequential:
+    """A network that has learned nothing: how it computes is all that is asked here."""
+    return models.build("lenet5", 3).to(DEVICE)
 
 
 def right_labels(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -70,7 +74,53 @@ def test_pgd_takes_as_many_steps_as_asked(
     threat = Threat(eps=1e-5, alpha=1e-6, steps=13, early_stop=early_stop)
     found = attacks.attack(lenet, x, right_labels(lenet, x), threat)
     assert not found.success.any()
-    assert steps[0] == (20 if on_gpu and early_stop else 13)
+    assert steps[0] == 13
+
+
+def test_a_step_size_is_halved_where_a_stretch_brought_too_little() -> None:
+    """Of four steps three increases are too few; so is no better best loss, but not just after it was halved."""
+    halved = torch.tensor([False, False, False, True, False])
+    best = torch.tensor([2.0, 2.0, 1.0, 1.0, 1.5])
+    rows = {
+        "halved": halved, "loss_then": torch.ones(5), "best_loss": best, "increases": torch.tensor([3.0, 4, 4, 4, 4]),
+        **dict.fromkeys(("size", "x_adv", "slope"), torch.ones(5, 1, 1, 1)),
+        **dict.fromkeys(("best", "best_slope"), torch.zeros(5, 1, 1, 1)),
+    }  # fmt: skip
+    after = apgd._looked(rows, 4)
+    stuck = [True, False, True, False, False]
+    assert after["halved"].tolist() == stuck
+    assert after["size"].flatten().tolist() == [0.5 if each else 1 for each in stuck]
+    assert after["x_adv"].flatten().tolist() == after["slope"].flatten().tolist() == [1 - each for each in stuck]
+    assert after["loss_then"].tolist() == best.tolist()
+    assert not after["increases"].any()
+
+
+def test_fab_steps_over_a_boundary_and_back_towards_the_image() -> None:
+    """On a linear network the boundary is where the linearised one is: 5 % beyond it, and 10 % of that back."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    x, y = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+        x[0, 0, 0, 0] = 0.7  # 0.1 in Linf from the boundary, where the first two pixels are equal
+    with attacks.frozen(model):
+        after = fab._step(
+            model, Threat.of("fab-t", "linf", 0.2), x=x, y=y, target=1 - y, x_adv=x, found=x,
+            won=torch.tensor([False]), eps=0.2,
+        )  # fmt: skip
+    assert after["won"].tolist() == [True]
+    beyond = torch.tensor([-0.105, 0.105, 0, 0]).view_as(x)
+    torch.testing.assert_close(after["found"], x + beyond)
+    torch.testing.assert_close(after["x_adv"], x + 0.9 * beyond)
+
+
+def test_what_an_attack_has_done_is_not_done_again(lenet: nn.Sequential) -> None:
+    x, y = batch(20)
+    threat, pieces = Threat(eps=0.1, steps=1), list[dict[str, Any]]()
+    whole = attacks.attack_set(lenet, x, y, threat, seed=0, batch_size=8, on_piece=pieces.append)
+    again: list[dict[str, Any]] = []
+    continued = attacks.attack_set(lenet, x, y, threat, seed=0, batch_size=8, pieces=pieces[:-1], on_piece=again.append)
+    assert [piece["samples"].tolist() for piece in again] == [pieces[-1]["samples"].tolist()]
+    assert torch.equal(continued.robust, whole.robust)
 
 
 def test_as_run_begins_at_the_clean_image(lenet: nn.Sequential) -> None:
@@ -92,7 +142,7 @@ def test_the_first_winning_image_is_kept() -> None:
 def test_places_that_are_refilled_leave_nobody_out(lenet: nn.Sequential) -> None:
     x, _ = batch(150)
     y, index = right_labels(lenet, x), torch.arange(150)
-    threat = Threat(eps=0.1, alpha=0.02, steps=8, early_stop=True)
+    threat = Threat(eps=0.005, alpha=0.001, steps=8, early_stop=True)
     whole = attacks.attack(lenet, x, y, threat, index=index)
     assert 40 < int(whole.success.sum()) < 150
     for part in index.split(60):  # fewer than there are places
@@ -105,13 +155,13 @@ def test_places_that_are_refilled_leave_nobody_out(lenet: nn.Sequential) -> None
 def test_square_never_ends_worse_than_it_began(lenet: nn.Sequential, norm: str) -> None:
     x, _ = batch(24)
     y, index = right_labels(lenet, x), torch.arange(24, device=DEVICE)
-    threat = Threat.of("square", norm, 0.04 if norm == "linf" else 0.8, queries=40)
+    threat = Threat.of("square", norm, 0.02 if norm == "linf" else 0.4, queries=40)
     begin = (_stripes if norm == "linf" else _tiles)(x, threat.eps, index, 3)
     with attacks.frozen(lenet), torch.no_grad():
         found, won = square(lenet, x, y, threat, index=index, seed=3)
         before, after = margin(lenet(begin), y), margin(lenet(found), y)
-    assert (after >= before - 1e-4).all()
-    assert int((after > before + 0.01).sum()) > 12
+    assert (after >= before - 1e-6).all()
+    assert int((after > before + 1e-5).sum()) > 12
     assert torch.equal(won, after > 0)
 
 
@@ -133,7 +183,7 @@ def test_square_and_pgd_is_a_rescaled_square_and_then_small_steps(
     def searched(*given: Any, **how: Any) -> Any:
         said["square"] = how
         near, won = real(*given, **how)
-        said["near"], said["left"] = near.clone(), int((~won).sum())
+        said["near"] = near[~won]
         return near, won
 
     def climbed(model: Any, x: Any, y: Any, threat: Threat, **how: Any) -> Any:
@@ -144,15 +194,15 @@ def test_square_and_pgd_is_a_rescaled_square_and_then_small_steps(
     monkeypatch.setattr(square_pgd, "square", searched)
     monkeypatch.setattr(square_pgd, "pgd", climbed)
     x, _ = batch(16)
-    threat = Threat.of("square-pgd", "linf", 0.03, queries=10, steps=3)
+    threat = Threat.of("square-pgd", "linf", 0.003, queries=10, steps=3)
     with attacks.frozen(lenet):
         square_pgd.square_pgd(lenet, x, right_labels(lenet, x), threat, index=torch.arange(16, device=DEVICE), seed=2)
     assert said["square"]["rescaled"] is True
     assert said["square"]["seed"] != 2, "its draws are others than those of Square before it"
     assert said["pgd"].attack == "pgd"
-    assert said["pgd"].step_size == pytest.approx(0.03 / 30)
+    assert said["pgd"].step_size == pytest.approx(0.003 / 30)
     assert (said["pgd"].loss, said["pgd"].steps, said["pgd"].early_stop) == ("cw", 3, True)
-    assert said["n"] == said["left"] == 16
+    assert 8 < said["n"] == len(said["near"]) < 16
     torch.testing.assert_close(said["start"], said["near"], rtol=0, atol=1e-6)
 
 
@@ -174,9 +224,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return said
 
 
-def test_each_try_has_draws_of_its_own_and_the_worst_is_kept(
-    lenet: nn.Sequential, turns: list[dict[str, Any]]
-) -> None:
+def test_each_try_has_draws_of_its_own_and_the_worst_is_kept(lenet: nn.Sequential, turns: list[dict[str, Any]]) -> None:
     x, y = batch(4)
     x = x * 0.9
     found = attacks.attack(lenet, x, y, Threat(eps=0.1, restarts=3), seed=5)
@@ -204,6 +252,15 @@ def test_targets_are_the_likeliest_wrong_classes_in_their_order(
 def test_samples_beyond_32_bits_have_numbers_of_their_own() -> None:
     index = torch.tensor([3, 3 + 2**32, 3 + 2**40])
     assert len(torch.unique(draws.uniform(index, (8,), 0), dim=0)) == 3
+
+
+def test_how_far_a_point_lies_says_nothing_of_its_direction() -> None:
+    points = draws.in_ball(torch.arange(4000), (4,), "l2", 0)
+    length = points.norm(dim=1)
+    directions = points.square() / length.square()[:, None]
+    for some in ([0], [1], [0, 1], [0, 2], [0, 3]):
+        together = torch.stack([length, directions[:, some].sum(1)])
+        assert abs(float(torch.corrcoef(together)[0, 1])) < 0.06
 
 
 def test_each_epoch_mixes_anew() -> None:
@@ -347,8 +404,8 @@ def measured(met: list[Column], **known: Any) -> list[Cell]:
     flags = torch.tensor(known["on_cache"], dtype=torch.bool)
     scored = Score(flags, torch.arange(4.0), torch.ones(4))
     run.__dict__ |= {
-        "_session": types.SimpleNamespace(batch_size=None), "_progress": None, "_net": None, "_device": "cpu", "size": 4,
-        "_score": lambda *given, **how: scored, "_attacked": known["attacked"],
+        "_session": types.SimpleNamespace(batch_size=None), "_progress": None, "_net": None, "_device": "cpu",
+        "size": 4, "_score": lambda *given, **how: scored, "_attacked": known["attacked"],
         "clean": Score(torch.tensor(known["clean"], dtype=torch.bool), torch.full((4,), 0.5), torch.ones(4)),
     }  # fmt: skip
     caches = [measure.Cache(torch.zeros(4, 1), torch.zeros(4), torch.tensor([3, 2, 1, 0]))] * 2

@@ -104,7 +104,7 @@ def _climb(
     while len(standing):
         count = min(standing.stride, threat.steps - done) if standing.stride > 1 else 1
         key = ("pgd", count, threat.norm, threat.loss, threat.early_stop, threat.precision)
-        standing.advance(key, functools.partial(_steps, model, threat, count), **dataclasses.asdict(bounds))
+        standing.advance(key, functools.partial(_steps, model, threat, count), **vars(bounds))
         done += count
         if threat.early_stop:
             if threat.precision != "float32":

@@ -131,12 +131,14 @@ def _measured(
 
 
 def _judged(answer: Result, evaluation: Evaluation, fail_on: str | None) -> Result:
-    grave = {"masked": ("masked",), "suspicious": ("suspicious", "masked")}.get(fail_on or "", ())
-    failed = [model for model, audit in evaluation.audited if audit["verdict"] in grave]
+    grave = {"masked": ("masked", "at chance"), "suspicious": ("suspicious", "masked", "at chance")}.get(
+        fail_on or "", ()
+    )
+    failed = [f"{model} is {audit['verdict']}" for model, audit in evaluation.audited if audit["verdict"] in grave]
     if not failed:
         return answer
     problem = AdvmixError(
-        f"the audit finds {fail_on} gradients{' or worse' if fail_on == 'suspicious' else ''}: {', '.join(failed)}",
+        f"the audit fails: {', '.join(failed)}",
         "see the advice beside its checks",
         code="masked-gradients",
     )
