@@ -113,6 +113,39 @@ def test_fab_steps_over_a_boundary_and_back_towards_the_image() -> None:
     torch.testing.assert_close(after["x_adv"], x + 0.9 * beyond)
 
 
+@pytest.mark.parametrize(("near", "share"), [(0.002, 0.002 / 0.102), (0.05, 0.1)])
+def test_fab_is_drawn_to_the_image_by_at_most_a_tenth(near: float, share: float) -> None:
+    """By how much nearer to the boundary it is than the image, which lies 0.1 from it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    x, x_adv, y = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.4), torch.tensor([0])
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+        x[0, 0, 0], x_adv[0, 0, 0] = torch.tensor([0.7, 0.5]), torch.tensor([0.6 + near, 0.6 - near])
+    with attacks.frozen(model):
+        after = fab._step(
+            model, Threat.of("fab-t", "linf", 0.2), x=x, y=y, target=1 - y, x_adv=x_adv, found=x,
+            won=torch.tensor([False]), eps=0.2,
+        )  # fmt: skip
+    ahead, ahead_of_image = x_adv.clone(), x.clone()
+    ahead[0, 0, 0] += 1.05 * near * torch.tensor([-1.0, 1.0])
+    ahead_of_image[0, 0, 0] += 0.105 * torch.tensor([-1.0, 1.0])
+    expected = (1 - share) * ahead + share * ahead_of_image
+    torch.testing.assert_close(after["found"], expected, rtol=0, atol=1e-6)
+
+
+@on_cpu
+def test_images_that_are_wrong_clean_are_not_attacked_where_only_the_verdict_counts(lenet: nn.Sequential) -> None:
+    x, _ = batch(20)
+    y, pieces = right_labels(lenet, x), list[dict[str, Any]]()
+    y[::3] = (y[::3] + 1) % 10
+    for early_stop, attacked in ((True, 13), (False, 20)):
+        pieces.clear()
+        threat = Threat(eps=1e-5, steps=1, early_stop=early_stop)
+        attacks.attack_set(lenet, x, y, threat, seed=0, batch_size=8, on_piece=pieces.append)
+        assert [piece["part"] for piece in pieces[:2]] == ["clean", threat.label]
+        assert sum(len(piece["samples"]) for piece in pieces[1:]) == attacked
+
+
 def test_what_an_attack_has_done_is_not_done_again(lenet: nn.Sequential) -> None:
     x, y = batch(20)
     threat, pieces = Threat(eps=0.1, steps=1), list[dict[str, Any]]()
@@ -151,6 +184,7 @@ def test_places_that_are_refilled_leave_nobody_out(lenet: nn.Sequential) -> None
         assert torch.equal(alone.x_adv, whole.x_adv[part])
 
 
+@on_cpu
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_square_never_ends_worse_than_it_began(lenet: nn.Sequential, norm: str) -> None:
     x, _ = batch(24)
@@ -318,6 +352,7 @@ def test_the_attack_of_training_grows_over_all_epochs(monkeypatch: pytest.Monkey
 # Scores and statistics
 
 
+@on_cpu
 def test_a_score_knows_losses_and_probabilities(lenet: nn.Sequential) -> None:
     x, y = batch(20)
     with torch.no_grad():

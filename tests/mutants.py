@@ -1,0 +1,596 @@
+"""Plants small wrongs in the package, one at a time, and shows that for each some test fails.
+
+    python tests/mutants.py [--list] [--only N[,N]] [--jobs N]
+
+Each entry of `MUTANTS` is a text of one file that occurs once, what stands there instead, and the tests that should
+notice. They run in a copy of the package and its tests; the checkout is never touched. The exit status is 1 where a
+mutant survives, where a text is not found exactly once, or where a test fails without any mutant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import contextlib
+import dataclasses
+import importlib
+import itertools
+import json
+import os
+import py_compile
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 40
+"""That one mutant's tests may take: a wrong that never ends is seen, too."""
+SECONDS_UNMUTATED = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One wrong: `old` in `file` of the package becomes `new`, and one of `tests` (node ids below tests/) fails."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+    wrong: str
+
+    @property
+    def nodes(self) -> list[str]:
+        """The tests as pytest takes them."""
+        return [f"tests/{node.strip()}" for node in self.tests.splitlines() if node.strip()]
+
+    def plant(self, text: str) -> str:
+        """The file's text with the wrong in it. Raises ValueError where there is no one place for it."""
+        count = text.count(self.old)
+        if count != 1:
+            raise ValueError(f"its text occurs {count} times in {self.file}, not once: {self.old!r}")
+        changed = text.replace(self.old, self.new)
+        compile(changed, self.file, "exec")
+        return changed
+
+
+# fmt: off
+MUTANTS = (
+    # Attacks
+    Mutant("attacks/pgd.py", "slope.sign_().mul_(bounds.alpha)", "slope.sign_().mul_(-bounds.alpha)",
+           "test_attacks.py::test_linf_pgd_is_foolboxs_bit_for_bit", "PGD descends"),
+    Mutant("attacks/pgd.py", "_clamp_(moved, -bounds.eps, bounds.eps)", "_clamp_(moved, -bounds.alpha, bounds.eps)",
+           "test_attacks.py::test_linf_pgd_is_foolboxs_bit_for_bit", "one side of the ball is as wide as a step"),
+    Mutant("attacks/pgd.py", "mul_(bounds.eps).clamp_(max=1))", "mul_(bounds.eps))",
+           "test_attacks.py::test_l2_pgd_is_foolboxs_bit_for_bit", "each L2 iterate is carried to the rim"),
+    Mutant("attacks/pgd.py", 'standing.rows["taken"] >= threat.steps', 'standing.rows["taken"] > threat.steps',
+           "test_small_wrongs.py::test_pgd_takes_as_many_steps_as_asked", "with early stop one step too many"),
+    Mutant("attacks/pgd.py", "min(standing.stride, threat.steps - done)", "min(standing.stride, threat.steps)",
+           "test_small_wrongs.py::test_pgd_takes_as_many_steps_as_asked[True-looking each tenth]",
+           "the last stride is not cut short"),
+    Mutant("attacks/pgd.py", "_climb(model, x.clone(), centre,", "_climb(model, centre.clone(), centre,",
+           "test_small_wrongs.py::test_as_run_begins_at_the_clean_image", "as-run starts at its jittered centre"),
+    Mutant("attacks/apgd.py", "max(int(0.03 * steps), 1)", "max(int(0.04 * steps), 1)",
+           "test_strong_attacks.py::test_checkpoints_and_shares_are_the_published_ones",
+           "checkpoints draw together too fast"),
+    Mutant("attacks/apgd.py", "_MOMENTUM if number > 1 else 1.0", "_MOMENTUM",
+           "test_reference.py::test_apgd_is_theirs_to_the_bit[lenet-ce-linf]", "momentum in the first step"),
+    Mutant("attacks/apgd.py", '(rows["increases"] <= _ENOUGH', '(rows["increases"] < _ENOUGH',
+           "test_small_wrongs.py::test_a_step_size_is_halved_where_a_stretch_brought_too_little",
+           "exactly three quarters of increases are enough"),
+    Mutant("attacks/apgd.py", '"loss_then": rows["best_loss"],', '"loss_then": rows["loss_then"],',
+           "test_small_wrongs.py::test_a_step_size_is_halved_where_a_stretch_brought_too_little",
+           "a checkpoint forgets its best loss"),
+    Mutant("attacks/fab.py", "value, normal = -ahead, -slope.flatten(1)", "value, normal = -ahead, slope.flatten(1)",
+           "test_strong_attacks.py::test_budget_range_input_and_seed[fab-t-linf]", "FAB walks away from the boundary"),
+    Mutant("attacks/fab.py", "_OVERSHOOT = 1.05", "_OVERSHOOT = 0.95",
+           "test_small_wrongs.py::test_fab_steps_over_a_boundary_and_back_towards_the_image",
+           "FAB stops short of the boundary"),
+    Mutant("attacks/fab.py", "torch.where(fooled.view(-1, 1, 1, 1), x +", "torch.where(fooled.view(-1, 1, 1, 1), x -",
+           "test_small_wrongs.py::test_fab_steps_over_a_boundary_and_back_towards_the_image",
+           "FAB goes back on the other side of the image"),
+    Mutant("attacks/fab.py", "share = (far / (far + far_original))", "share = (far_original / (far + far_original))",
+           "test_small_wrongs.py::test_fab_is_drawn_to_the_image_by_at_most_a_tenth",
+           "the bias to the original grows with its distance"),
+    Mutant("attacks/fab.py", "clamp(max=_TOWARDS_ORIGINAL)", "clamp(min=_TOWARDS_ORIGINAL)",
+           "test_small_wrongs.py::test_fab_is_drawn_to_the_image_by_at_most_a_tenth",
+           "the bias to the original is at least a tenth"),
+    Mutant("attacks/fab.py", "k = (gained < wanted)", "k = (gained > wanted)",
+           "test_strong_attacks.py::test_the_projection_is_the_nearest_point_of_the_boundary",
+           "the projection counts the wrong coordinates"),
+    Mutant("attacks/fab.py", "room = torch.where(away > 0, 1 - x, x)", "room = torch.where(away > 0, x, 1 - x)",
+           "test_strong_attacks.py::test_the_projection_is_the_nearest_point_of_the_boundary",
+           "the room to 0 and to 1 are exchanged"),
+    Mutant("attacks/square.py", "sum(at > after for", "sum(at >= after for",
+           "test_strong_attacks.py::test_checkpoints_and_shares_are_the_published_ones",
+           "squares are halved one query early"),
+    Mutant("attacks/square.py", 'better = found > rows["best"]', 'better = found < rows["best"]',
+           "test_small_wrongs.py::test_square_never_ends_worse_than_it_began", "Square keeps what is worse"),
+    Mutant("attacks/square.py", "[height - sizes, width - sizes]", "[height - sizes + 1, width - sizes]",
+           "test_small_wrongs.py::test_a_square_never_lies_at_the_last_place", "squares reach one row further"),
+    Mutant("attacks/square.py", "torch.where(inside, (x + eps", 'torch.where(inside, (rows["x_adv"] + eps',
+           "test_strong_attacks.py::test_budget_range_input_and_seed[square-linf]",
+           "squares add up around the attacked image"),
+    Mutant("attacks/square_pgd.py", "_ALPHA = 1 / 30", "_ALPHA = 1 / 3",
+           "test_small_wrongs.py::test_square_and_pgd_is_a_rescaled_square_and_then_small_steps",
+           "PGD after Square takes large steps"),
+    Mutant("attacks/square_pgd.py", "rescaled=True)", "rescaled=False)",
+           "test_small_wrongs.py::test_square_and_pgd_is_a_rescaled_square_and_then_small_steps",
+           "its Square keeps the schedule of 10,000 queries"),
+    Mutant("attacks/standing.py", "fresh = (fooled & ~won)", "fresh = fooled",
+           "test_small_wrongs.py::test_the_first_winning_image_is_kept", "a later winning image replaces the first"),
+    Mutant("attacks/standing.py", 'self.rows["won"] = won & outcome', 'self.rows["won"] = won | outcome',
+           "test_attacks.py::test_a_candidate_that_float32_calls_right_goes_on", "bf16 alone decides who has won"),
+    Mutant("attacks/standing.py", 'fresh = min(len(self._all["won"]) - self._entered,',
+           'fresh = min(len(self._all["won"]) - self._entered - 1,',
+           "test_small_wrongs.py::test_places_that_are_refilled_leave_nobody_out", "the last sample is never attacked"),
+    Mutant("attacks/run.py", "tried_success | (tried_loss > loss", "tried_success | (tried_loss < loss",
+           "test_small_wrongs.py::test_each_try_has_draws_of_its_own_and_the_worst_is_kept",
+           "of several tries the mildest counts"),
+    Mutant("attacks/run.py", "seed=self._seed + turn", "seed=self._seed",
+           "test_small_wrongs.py::test_each_try_has_draws_of_its_own_and_the_worst_is_kept",
+           "each restart draws the same"),
+    Mutant("attacks/run.py", "likeliest[:, turn % threat.targets]", "likeliest[:, (turn + 1) % threat.targets]",
+           "test_small_wrongs.py::test_targets_are_the_likeliest_wrong_classes_in_their_order",
+           "targets are one rank off"),
+    Mutant("attacks/sets.py", "self.robust = self.clean.clone()", "self.robust = torch.ones_like(self.clean)",
+           "test_small_wrongs.py::test_images_that_are_wrong_clean_are_not_attacked_where_only_the_verdict_counts",
+           "images that are wrong clean are attacked"),
+    Mutant("attacks/sets.py", "wanted & ~self._done[part.label]", "wanted",
+           "test_small_wrongs.py::test_what_an_attack_has_done_is_not_done_again",
+           "a continued attack does again what is done"),
+    Mutant("attacks/sets.py", "index=self._index[samples].to", "index=samples.to",
+           "test_attacks.py::test_nothing_depends_on_batches_order_or_company[l2]",
+           "a sample's numbers follow from its place, not its index"),
+    Mutant("attacks/common.py", "parameter.requires_grad_(flag)", "parameter.requires_grad_(True)",
+           "test_attacks.py::test_the_attack_leaves_everything_as_it_was", "frozen parameters thaw after an attack"),
+    Mutant("attacks/common.py", "(ordered[:, 2] + ordered[:, 3]) / 2", "ordered[:, 2]",
+           "test_strong_attacks.py::test_losses_are_what_their_papers_say",
+           "targeted DLR is divided as untargeted is"),
+    Mutant("attacks/common.py", "if not (low >= 0 and high <= 1):", "if low < 0 or high > 1:",
+           "test_attacks.py::test_results_outside_range_or_budget_are_refused", "NaN passes the check of a result"),
+    Mutant("attacks/common.py", "n >= FEWEST or", "n >= 1 or",
+           "test_attacks.py::test_logits_and_gradients_are_the_same_bits_in_any_batch[lenet5]",
+           "few images are not filled up"),
+    Mutant("attacks/batches.py", "1 << (most.bit_length() - 1)", "1 << most.bit_length()",
+           "test_runtime.py::test_batches_are_powers_of_two_that_fit", "a batch is twice what memory holds"),
+    Mutant("attacks/batches.py", "max(FEWEST, -(-n // 4))", "max(FEWEST, n)",
+           "test_runtime.py::test_a_cpu_thread_takes_what_suits_it", "few images all go to one thread"),
+
+    # Random numbers
+    Mutant("draws.py", "(_mixed(h) >> 8)", "(_mixed(h) >> 9)",
+           "test_draws.py::test_the_numbers_are_those_of_every_machine", "numbers reach one half only"),
+    Mutant("draws.py", "_LOW) ^ (index >> 32))", "_LOW))",
+           "test_small_wrongs.py::test_samples_beyond_32_bits_have_numbers_of_their_own",
+           "an index counts modulo 2^32"),
+    Mutant("draws.py", "** (1 / d)", "** (1 / (d - 1))",
+           "test_draws.py::test_points_fill_the_ball[l2]", "the L2 ball is filled unevenly"),
+    Mutant("draws.py", '*parts, "radius")', "*parts)",
+           "test_small_wrongs.py::test_how_far_a_point_lies_says_nothing_of_its_direction",
+           "the radius is the direction's number again"),
+
+    # Mixing and training
+    Mutant("mixing.py", "return a * lam + b * (1 - lam)", "return a * (1 - lam) + b * lam",
+           "test_mixing.py::test_lambda_one_is_no_mixing_and_zero_the_shuffled_batch", "lambda is the partner's share"),
+    Mutant("mixing.py", "1 - (classes - 1) * sigma)", "1 - classes * sigma)",
+           "test_mixing.py::test_sigma_is_label_smoothing_of_n_times_sigma", "soft labels do not sum to one"),
+    Mutant("mixing.py", "model(mix(x, partner[draw.perm], draw.lam)), mix(targets, targets[draw.perm], draw.lam)",
+           "model(mix(x, partner[draw.perm], draw.lam)), targets",
+           "test_adversarial_training.py::test_the_partner_is_clean_shuffled_and_mixed_at_the_input",
+           "partial PGD learns unmixed labels"),
+    Mutant("mixing.py", 'generator("cpu", settings.seed, "shuffle", epoch)',
+           'generator("cpu", settings.seed, "shuffle")',
+           "test_small_wrongs.py::test_each_epoch_mixes_anew", "each epoch shuffles alike"),
+    Mutant("mixing.py", "logits.float().softmax(1), targets)", "logits.float().sigmoid(), targets)",
+           "test_mixing.py::test_the_losses_are_what_they_are_called", "bce-softmax of a sigmoid"),
+    Mutant("training.py", "[epoch * steps_per_epoch for epoch in settings.milestones]",
+           "[(epoch + 1) * steps_per_epoch for epoch in settings.milestones]",
+           "test_training.py::test_one_cycle_and_steps_follow_their_schedules", "milestones come an epoch late"),
+    Mutant("training.py", "order[settings.validation :]", "order",
+           "test_training.py::test_splits_do_not_overlap_and_keep_their_limits", "validation images are learned from"),
+    Mutant("training.py", 'losses.append(after["loss"] * len(index))',
+           'losses.append(after["loss"] * settings.batch_size)',
+           "test_training.py::test_a_short_last_batch_weighs_what_it_holds", "a short batch weighs as a whole one"),
+    Mutant("training.py", "(2 * padding + 1)", "(2 * padding)",
+           "test_small_wrongs.py::test_a_crop_begins_anywhere_in_the_padding", "a crop never reaches the last offset"),
+    Mutant("training.py", "((epoch - 1) * self.steps + step + 1)", "(epoch * self.steps + step + 1)",
+           "test_small_wrongs.py::test_the_attack_of_training_grows_over_all_epochs", "the ramp is an epoch ahead"),
+    Mutant("training.py", "if rank > self.best_rank:", "if rank >= self.best_rank:",
+           "test_small_wrongs.py::test_of_equal_accuracies_the_lowest_loss_is_chosen_and_then_the_earliest",
+           "of equal epochs the last is chosen"),
+    Mutant("training.py", '-row.get("validation_loss", 0.0))', 'row.get("validation_loss", 0.0))',
+           "test_small_wrongs.py::test_of_equal_accuracies_the_lowest_loss_is_chosen_and_then_the_earliest",
+           "of equal accuracies the highest loss is chosen"),
+    Mutant("training.py", "group.update({name: value for name, value in kept.items() if name in group})", "pass",
+           "test_training.py::test_a_state_of_another_device_keeps_this_ones_optimiser",
+           "a CPU's optimiser options survive on a GPU"),
+
+    # Scores and statistics
+    Mutant("evaluation.py", "said.softmax(1).amax(1)", "said.amax(1)",
+           "test_small_wrongs.py::test_a_score_knows_losses_and_probabilities", "confidence is a logit"),
+    Mutant("evaluation.py", ".ceil().long().sub_(1)", ".ceil().long()",
+           "test_small_wrongs.py::test_bins_of_confidence_hold_what_is_in_them", "confidences are one bin too high"),
+    Mutant("statistics.py", "z * z / (4 * n * n)", "z * z / (4 * n)",
+           "test_evaluation.py::test_wilson_against_published_intervals", "Wilson's interval is too wide"),
+    Mutant("statistics.py", "2 * tail / 2**n", "tail / 2**n",
+           "test_evaluation.py::test_mcnemar", "McNemar's test is one-sided"),
+    Mutant("statistics.py", "statistics.stdev(values)", "statistics.pstdev(values)",
+           "test_small_wrongs.py::test_the_deviation_is_that_of_a_sample", "the deviation is a population's"),
+    Mutant("statistics.py", "n * abs(confidence - right)", "abs(confidence - right)",
+           "test_small_wrongs.py::test_bins_of_confidence_hold_what_is_in_them", "each bin weighs the same"),
+
+    # The audit
+    Mutant("audit/checks.py", '"one step finds no more than forty", ~fgsm,',
+           '"one step finds no more than forty", fgsm,',
+           "test_audit.py::test_each_check_grades_what_it_is_for", "FGSM is blamed for what it leaves"),
+    Mutant("audit/checks.py", '"noise finds nothing that PGD missed", ~right,',
+           '"noise finds nothing that PGD missed", right,',
+           "test_audit.py::test_noise_counts_against_what_pgd_left", "noise is blamed for what it leaves"),
+    Mutant("audit/checks.py", "right &= self.right((self.x + self.eps", "right = self.right((self.x + self.eps",
+           "test_audit.py::test_noise_counts_against_what_pgd_left", "only the last draw of noise counts"),
+    Mutant("audit/checks.py", "max(rise, accuracy - lowest)", "max(rise, lowest - accuracy)",
+           "test_audit.py::test_points_on_the_way_should_not_be_worse_than_its_end[right2-suspicious]",
+           "the check of the way looks for falls"),
+    Mutant("audit/checks.py", '"PGD is near the strongest gradient attack", ~left,',
+           '"PGD is near the strongest gradient attack", left,',
+           "test_audit.py::test_each_check_grades_what_it_is_for", "APGD is blamed for what it leaves"),
+    Mutant("audit/checks.py", '"white box is no weaker than black box", ~left,',
+           '"white box is no weaker than black box", left,',
+           "test_audit.py::test_each_check_grades_what_it_is_for", "Square is blamed for what it leaves"),
+    Mutant("audit/checks.py", "transfer from {name}\", ~right,", "transfer from {name}\", right,",
+           "test_audit.py::test_transfer_counts_against_what_stood", "transfer is blamed for what it leaves"),
+    Mutant("audit/checks.py", "self.standing = self.standing & flags", "self.standing = flags",
+           "test_small_wrongs.py::test_what_stands_has_stood_against_all_that_was_tried",
+           "only the last attack of the audit counts"),
+    Mutant("audit/checks.py", "(taken & stood).sum()", "taken.sum()",
+           "test_small_wrongs.py::test_a_share_is_of_those_that_stood", "a share counts images that had fallen"),
+    Mutant("audit/grades.py", "graded(wilson(taken, stood)[0],", "graded(wilson(taken, stood)[1],",
+           "test_audit.py::test_grades_are_by_the_share_of_what_stood", "one image is proof"),
+    Mutant("audit/grades.py", "wilson(taken, n)[0] > NEGLIGIBLE", "wilson(taken, stood)[0] > NEGLIGIBLE",
+           "test_audit.py::test_grades_are_by_the_share_of_what_stood", "what is negligible is of those that stood"),
+
+    # Keys, labels and digests
+    Mutant("settings.py", 'return found | {"versions": versions} if versions else found', "return found",
+           "test_config.py::test_a_mended_attack_does_not_answer_from_before", "keys know no versions"),
+    Mutant("settings.py", '"from": made_from}', '"from": sorted(made_from)}',
+           "test_config.py::test_the_key_depends_on_what_a_thing_is_made_from",
+           "a key knows only what kind of parents"),
+    Mutant("threats.py", "{name: ATTACKS[name].version for name, _ in self.declared.parts}", "{}",
+           "test_config.py::test_a_mended_attack_does_not_answer_from_before",
+           "an ensemble forgets its parts' versions"),
+    Mutant("threats.py", 'parts += [self.precision] if self.precision != "float32" else []', "pass",
+           "test_config.py::test_a_label_tells_each_field_apart", "two threats share a label"),
+    Mutant("threats.py", "reach: float = 2.5", "reach: float = 2.0",
+           "test_config.py::test_the_default_threats", "the default step is too small"),
+    Mutant("artifacts.py", "canonical_json([name, dtype, list(shape)])", "canonical_json([name, dtype])",
+           "test_small_wrongs.py::test_a_digest_is_of_names_types_shapes_and_values", "a digest knows no shapes"),
+    Mutant("artifacts.py", "in sorted(parts, key=lambda part: part[0]):", "in parts:",
+           "test_small_wrongs.py::test_a_digest_is_of_names_types_shapes_and_values",
+           "a digest depends on the order of tensors"),
+    Mutant("artifacts.py", '"last": actual(last or best)} != record.get("digests"):',
+           '"last": (record.get("digests") or {}).get("last")} != record.get("digests"):',
+           "test_artifacts.py::test_a_flipped_bit_in_a_checkpoint_is_found", "the last epoch's weights go unchecked"),
+
+    # The store
+    Mutant("store.py", "lock.acquire(poll_interval=0.1)", "pass",
+           "test_store.py::test_a_lock_is_exclusive_says_so_and_waits", "who has waited goes on without the lock"),
+    Mutant("store.py", "os.fsync(file.fileno())", "pass",
+           "test_store.py::test_a_write_is_whole_or_not_at_all", "a write is not synced before it is renamed"),
+    Mutant("store.py", "(-entry.stat().st_mtime_ns,", "(entry.stat().st_mtime_ns,",
+           "test_store.py::test_latest_is_what_a_command_last_gave", "the oldest artifact comes first"),
+    Mutant("store.py", "found = 1  # the only", "found = SCHEMA  # the only",
+           "test_store.py::test_a_store_of_another_schema_is_refused_with_what_to_do",
+           "a store of the first schema is taken for this one"),
+
+    # Workflows
+    Mutant("workflows/train.py", 'if name != "seed"}', "}",
+           "test_small_wrongs.py::test_runs_that_differ_in_seeds_alone_are_one_and_keep_those_of_their_lineage",
+           "runs of other seeds are other runs"),
+    Mutant("workflows/train.py", '[*before["seeds"], settings.seed]', "[settings.seed]",
+           "test_small_wrongs.py::test_runs_that_differ_in_seeds_alone_are_one_and_keep_those_of_their_lineage",
+           "the seeds of a lineage are lost"),
+    Mutant("workflows/evaluation/columns.py", 'cache.record["n"] >= n', 'cache.record["n"] > n',
+           "test_small_wrongs.py::test_a_worst_case_is_over_white_box_threats_and_whole_caches_of_the_same_images",
+           "a whole cache is no part of the worst case"),
+    Mutant("workflows/evaluation/columns.py", "if found[i].joint and", "if",
+           "test_small_wrongs.py::test_a_worst_case_is_over_white_box_threats_and_whole_caches_of_the_same_images",
+           "the worst case is over other images, too"),
+    Mutant("workflows/evaluation/measure.py", "found[0] & flags[other][0]", "found[0] | flags[other][0]",
+           "test_small_wrongs.py::test_cells_say_what_is_right_in_their_column", "the worst case is the best"),
+    Mutant("workflows/evaluation/measure.py", "self.clean.correct[cache.index] if joint",
+           "self.clean.correct[: len(cache.index)] if joint",
+           "test_small_wrongs.py::test_cells_say_what_is_right_in_their_column",
+           "a cache meets the clean flags of other images"),
+    Mutant("workflows/evaluation/measure.py", "[len(shown) - 1]", "[-1]",
+           "test_small_wrongs.py::test_cells_say_what_is_right_in_their_column",
+           "a standard ensemble's figure takes in what follows it"),
+    Mutant("workflows/evaluation/statistics.py", "(only_a - only_b) / cell_a.n", "(only_b - only_a) / cell_a.n",
+           "test_small_wrongs.py::test_a_difference_is_the_first_model_less_the_second", "differences change sign"),
+    Mutant("workflows/evaluation/statistics.py", '.setdefault(tuple(row.run["seeds"]), i)',
+           '.setdefault((*row.run["seeds"], i), i)',
+           "test_small_wrongs.py::test_a_seed_counts_once_and_other_runs_not_at_all",
+           "a model named twice is two seeds"),
+    Mutant("workflows/evaluation/table.py", "cell.after[column.threat.standard - 1][1]",
+           "cell.after[column.threat.standard][1]",
+           "test_small_wrongs.py::test_what_follows_an_ensemble_is_counted_from_its_figure",
+           "what follows an ensemble is counted from its own end"),
+    Mutant("workflows/references.py", "if artifacts.tensors_digest(weights) != model.digest:", "if not weights:",
+           "test_small_wrongs.py::test_weights_that_were_replaced_are_not_those_that_were_meant",
+           "weights are not checked when they are read"),
+    Mutant("workflows/unfinished.py", 'int(kept["number"]) + 1', 'int(kept["number"])',
+           "test_small_wrongs.py::test_pieces_of_several_sittings_come_back_in_their_order",
+           "a new piece overwrites the last one"),
+    Mutant("workflows/unfinished.py", 'if kept["key"] != self._key or (', "if (",
+           "test_small_wrongs.py::test_pieces_of_several_sittings_come_back_in_their_order",
+           "a job continues from another's state"),
+    Mutant("workflows/unfinished.py", 'and not kept["forced"])', ")",
+           "test_small_wrongs.py::test_force_begins_again_but_continues_what_it_began",
+           "a forced job never continues"),
+
+    # One at a time, and recordings
+    Mutant("models/__init__.py", "with _ONE_AT_A_TIME, torch.random", "with torch.random",
+           "test_small_wrongs.py::test_one_network_is_built_at_a_time", "networks are built at once"),
+    Mutant("graphs.py", "kept.popitem(last=False)", "kept.popitem()",
+           "test_small_wrongs.py::test_the_recording_that_was_used_longest_ago_goes", "the newest recording goes"),
+    Mutant("graphs.py", "torch.cuda.set_stream(current)", "pass",
+           "test_graphs.py::test_a_recording_ends_on_the_callers_stream_whatever_happens",
+           "a failed recording leaves its stream"),
+    Mutant("graphs.py", "if kept is None or kept[0] != where:", "if kept is None:",
+           "test_graphs.py::test_only_networks_that_do_the_same_each_time_are_recorded",
+           "a recording outlives its weights"),
+)
+# fmt: on
+
+
+# Running tests in a copy
+
+
+def say(line: str) -> None:
+    """A line for whoever runs this."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def copy_sources(to: Path) -> Path:
+    """A copy of the package and its tests; its bytecode is known by what it was made from, not by size and age."""
+    for name in ("advmix_cli", "tests"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(to / "advmix_cli", quiet=2, invalidation_mode=mode)
+    return to
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How tests went: pytest's status (None: out of time), the first that failed, those that passed, what was said."""
+
+    status: int | None
+    failed: str = ""
+    passed: tuple[str, ...] = ()
+    said: str = ""
+
+
+class _Notes:
+    """A pytest plugin that notes what passed and what failed first."""
+
+    def __init__(self) -> None:
+        self.failed = ""
+        self.passed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+        if report.when == "call" and report.passed:
+            self.passed.append(report.nodeid)
+
+
+def _run_tests(copy: Path, nodes: Sequence[str], mutated: bool, write: int, output: Path) -> None:
+    """In a forked child: run the tests of the copy, and say down the pipe how they went."""
+    import pytest
+
+    said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.dont_write_bytecode = mutated  # a mutant may be as large and as old as what it replaces: it must leave nothing
+    sys.path[:0] = [str(copy)]
+    notes = _Notes()
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy / 'tmp'}", "--tb=short", *nodes]
+    status = int(pytest.main(arguments, plugins=[notes]))
+    package = sys.modules.get("advmix_cli")
+    if package is None or not str(package.__file__).startswith(str(copy)):
+        status, notes.failed = 3, ""
+        say(f"the tests ran against {package and package.__file__}, not the copy {copy}")
+    sys.stdout.flush()
+    os.write(write, json.dumps({"status": status, "failed": notes.failed, "passed": notes.passed}).encode())
+
+
+class Forked:
+    """A child of this process, in which torch is imported already, that runs tests in a copy."""
+
+    def __init__(self, copy: Path, nodes: Sequence[str], mutated: bool, seconds: float) -> None:
+        self.copy, self._output = copy, copy / "output.txt"
+        self.pipe, write = os.pipe()
+        self.until = time.monotonic() + seconds
+        self._content = b""
+        self._pid = os.fork()
+        if self._pid == 0:
+            code = 1
+            try:
+                os.setsid()
+                os.close(self.pipe)
+                _run_tests(copy, nodes, mutated, write, self._output)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(write)
+
+    def read(self) -> bool:
+        """Take in what it says; whether it has ended."""
+        content = os.read(self.pipe, 1 << 16)
+        self._content += content
+        return not content
+
+    def end(self) -> Outcome:
+        """Its outcome; a child that still runs is out of time and killed."""
+        late = time.monotonic() >= self.until
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self.pipe)
+        said = self._output.read_text(errors="replace") if self._output.exists() else ""
+        if not self._content:
+            return Outcome(None if late else 3, said=said)
+        found = json.loads(self._content)
+        return Outcome(found["status"], found["failed"], tuple(found["passed"]), said)
+
+
+def run_each(
+    copies: Sequence[Path], wanted: Sequence[tuple[Mutant | None, Sequence[str]]], seconds: float
+) -> Iterator[tuple[int, Outcome, float]]:
+    """(place in `wanted`, outcome, seconds) of each as it ends: as many at a time as there are copies."""
+    free, waiting, running = list(copies), list(enumerate(wanted)), dict[int, tuple[int, Forked, Path, str, float]]()
+    try:
+        while waiting or running:
+            while waiting and free:
+                place, (mutant, nodes) = waiting.pop(0)
+                copy, original = free.pop(), ""
+                if mutant is not None:
+                    file = copy / "advmix_cli" / mutant.file
+                    original = file.read_text()
+                    file.write_text(mutant.plant(original))
+                child = Forked(copy, nodes, mutant is not None, seconds)
+                running[child.pipe] = place, child, copy, original, time.monotonic()
+            patience = max(0.0, min(child.until for _, child, *_ in running.values()) - time.monotonic())
+            ready, _, _ = select.select(list(running), [], [], patience)
+            for pipe in list(running):
+                place, child, copy, original, began = running[pipe]
+                if (pipe in ready and child.read()) or time.monotonic() >= child.until:
+                    outcome = child.end()
+                    mutant = wanted[place][0]
+                    if mutant is not None:
+                        (copy / "advmix_cli" / mutant.file).write_text(original)
+                    del running[pipe]
+                    free.append(copy)
+                    yield place, outcome, time.monotonic() - began
+    finally:
+        for _, child, *_ in running.values():  # only where this ends before they do
+            child.end()
+
+
+# What comes of it
+
+
+def check_table(mutants: Sequence[Mutant]) -> list[str]:
+    """What is wrong with the table itself."""
+    found = []
+    for number, mutant in enumerate(mutants, 1):
+        try:
+            mutant.plant((ROOT / "advmix_cli" / mutant.file).read_text())
+        except (OSError, ValueError, SyntaxError) as error:
+            found.append(f"{number} {mutant.file}: {error}")
+    return found
+
+
+def divide(mutants: Sequence[Mutant], count: int) -> list[list[str]]:
+    """All tests that are named, in at most `count` parts; those of one file stay together, for what they share."""
+    files: dict[str, dict[str, None]] = {}
+    for mutant in mutants:
+        for node in mutant.nodes:
+            files.setdefault(node.partition("::")[0], {})[node] = None
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for nodes in sorted(files.values(), key=len, reverse=True):
+        min(parts, key=len).extend(nodes)
+    return [part for part in parts if part]
+
+
+def pass_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path]) -> bool:
+    """Whether all named tests pass as they are, and of each entry's at least one is no mere skip."""
+    passed: list[str] = []
+    for _, outcome, _ in run_each(copies, [(None, part) for part in divide(mutants, len(copies))], SECONDS_UNMUTATED):
+        passed += outcome.passed
+        if outcome.status != 0:
+            say(outcome.said)
+            say(f"without any mutant {outcome.failed or 'the tests'} failed (status {outcome.status})")
+            return False
+    idle = [m for m in mutants if not any(one.startswith(node) for node in m.nodes for one in passed)]
+    for mutant in idle:
+        say(f"none of the tests of {mutant.file}, {mutant.wrong}, ran: {', '.join(mutant.nodes)}")
+    return not idle
+
+
+def judge(outcome: Outcome) -> tuple[bool, str]:
+    """Whether the mutant was killed, and what to say."""
+    if outcome.status is None:
+        return True, "killed by the time limit"
+    if outcome.status == 1 and outcome.failed:
+        return True, f"killed by {outcome.failed.removeprefix('tests/')}"
+    if outcome.status == 0:
+        return False, "SURVIVED"
+    return False, f"ERROR, the tests did not run (status {outcome.status})\n{outcome.said}"
+
+
+def run(numbered: Sequence[tuple[int, Mutant]], jobs: int) -> int:
+    """Try the mutants; the exit status."""
+    began, mutants = time.monotonic(), [mutant for _, mutant in numbered]
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "ADVMIX_TEST_DEVICE": "cpu"}
+    for name in ("torch", "pytest", "numpy", "safetensors.torch", "typer", "filelock"):  # once, not in each child
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = [copy_sources(Path(folder).resolve() / str(number)) for number in range(jobs)]
+        if not pass_unmutated(mutants, copies):
+            return 1
+        for one, other in itertools.permutations(copies, 2):  # what one has compiled, the others need not
+            if (one / "tests/__pycache__").is_dir():
+                shutil.copytree(one / "tests/__pycache__", other / "tests/__pycache__", dirs_exist_ok=True)
+        say(f"unmutated, the tests pass ({time.monotonic() - began:.0f} s)")
+        lines: dict[int, str] = {}
+        shown = killed = 0
+        for place, outcome, seconds in run_each(copies, [(m, m.nodes) for m in mutants], SECONDS):
+            number, mutant = numbered[place]
+            dead, text = judge(outcome)
+            killed += dead
+            lines[place] = f"{number:3} {mutant.file}: {mutant.wrong}: {text} ({seconds:.1f} s)"
+            while shown in lines:
+                say(lines[shown])
+                shown += 1
+    say(f"{killed} of {len(mutants)} killed, {len(mutants) - killed} not, {time.monotonic() - began:.0f} s in all")
+    return 0 if killed == len(mutants) else 1
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Plants small wrongs, one at a time: for each some test must fail.")
+    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    parser.add_argument("--only", default="", metavar="N[,N]", help="these alone, by their numbers in the list")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (2)")
+    chosen = parser.parse_args()
+    numbered = list(enumerate(MUTANTS, 1))
+    if chosen.only:
+        wanted = {int(number) for number in chosen.only.split(",")}
+        if not wanted <= {number for number, _ in numbered}:
+            parser.error(f"numbers are from 1 to {len(numbered)}")
+        numbered = [(number, mutant) for number, mutant in numbered if number in wanted]
+    if chosen.list:
+        for number, mutant in numbered:
+            say(f"{number:3} {mutant.file}: {mutant.wrong}: {', '.join(mutant.nodes)}")
+        return 0
+    problems = check_table(MUTANTS)
+    for problem in problems:
+        say(f"the table is not of this code: {problem}")
+    return 1 if problems else run(numbered, max(chosen.jobs, 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
