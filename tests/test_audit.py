@@ -262,6 +262,13 @@ def test_transfer_counts_against_what_stood(planted: Planted) -> None:
     assert int(planted.run.standing.sum()) == 150
 
 
+@pytest.mark.parametrize(("left", "verdict"), [(100, "ok"), (92, "note"), (80, "suspicious"), (50, "masked")])
+def test_pgds_figure_is_compared_with_the_strongest(planted: Planted, left: int, verdict: str) -> None:
+    planted.run.standing = flags(left)
+    (check,) = planted.run.overall()
+    assert (check.verdict, check.value) == (verdict, 100 - left)
+
+
 def test_grades_are_by_the_share_of_what_stood() -> None:
     """A model of which 5 % stand can lose them all; one image of two is no proof; of 500, so few are negligible."""
     assert graded_share(25, 25, 500, 6, 20) == "masked"

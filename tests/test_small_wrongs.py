@@ -77,6 +77,26 @@ def test_pgd_takes_as_many_steps_as_asked(
     assert steps[0] == 13
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["pgd", "fgsm", "apgd-ce", "apgd-t", "fab-t", "square"])
+def test_an_attack_asks_only_about_images_within_its_budget(attack: str, norm: str) -> None:
+    """Its start and each iterate, not the result alone; FAB searches outside the ball, but for images all the same."""
+    model = models.build("lenet5", 3).to(DEVICE)
+    with torch.no_grad():
+        model[-1][0].bias[0] += 8  # no image is won, so that all are asked about to the end
+    x, _ = batch(20)
+    y, eps = torch.zeros(20, dtype=torch.long, device=DEVICE), 0.2 if norm == "linf" else 5.0
+    few = {"queries": 20} if attack == "square" else {} if attack == "fgsm" else {"steps": 6}
+    asked: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda model, given: asked.append(given[0].detach().clone()))
+    attacks.attack(model, x, y, Threat.of(attack, norm, eps, **few))
+    assert len(asked) >= 2
+    for images_asked in asked:
+        assert 0 <= images_asked.min() <= images_asked.max() <= 1
+        delta = (images_asked - x).double().flatten(1)
+        assert attack == "fab-t" or (delta.abs().max() if norm == "linf" else delta.norm(dim=1).max()) <= eps + 1e-5
+
+
 def test_a_step_size_is_halved_where_a_stretch_brought_too_little() -> None:
     """Of four steps three increases are too few; so is no better best loss, but not just after it was halved."""
     halved = torch.tensor([False, False, False, True, False])

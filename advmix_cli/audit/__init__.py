@@ -91,6 +91,7 @@ def audit(
         run.checks += stage(run)
     for name, x_adv in transferred:
         run.checks += run.transfer(name, x_adv[:IMAGES])
+    run.checks += run.overall()
     n, correct = len(run.y), int(run.standing.sum())
     robust = {
         "attack": " + ".join(run.tried), "n": n, "correct": correct, "accuracy": 100 * correct / n,
