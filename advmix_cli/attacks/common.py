@@ -136,7 +136,7 @@ def perturbation(x: torch.Tensor, x_adv: torch.Tensor, threat: Threat | None) ->
     unknown one; the as-run variant keeps to no ball around x and is only measured).
     """
     delta = x_adv - x
-    exact = delta if delta.device.type == "mps" else delta.double()
+    exact = delta.double() if threat is not None and threat.norm == "l2" and delta.device.type != "mps" else delta
     change = Change(float(delta.abs().max()), float(lengths(exact).max()) if bool((delta != 0).any()) else 0.0)
     low, high = float(x_adv.min()), float(x_adv.max())
     if not (low >= 0 and high <= 1):  # also catches NaN

@@ -113,12 +113,18 @@ def _square(
     size: float | torch.Tensor,
     **rows: torch.Tensor,
 ) -> Tensors:
-    x = rows["x"]
-    down = torch.arange(x.shape[2], device=x.device).view(-1, 1)
-    right = torch.arange(x.shape[3], device=x.device)
-    inside = (down >= top) & (down < top + size) & (right >= left) & (right < left + size)
+    x, signs = rows["x"], signs.view(1, -1, 1, 1)
+    if isinstance(top, float) and isinstance(left, float) and isinstance(size, float):
+        window = (..., slice(int(top), int(top + size)), slice(int(left), int(left + size)))
+        tried = rows["x_adv"].clone()
+        tried[window] = (x[window] + eps * signs).clamp_(0, 1)
+    else:  # a recording cannot slice by numbers that change
+        down = torch.arange(x.shape[2], device=x.device).view(-1, 1)
+        right = torch.arange(x.shape[3], device=x.device)
+        inside = (down >= top) & (down < top + size) & (right >= left) & (right < left + size)
+        tried = torch.where(inside, (x + eps * signs).clamp_(0, 1), rows["x_adv"])
     with torch.no_grad():
-        return _tried(model, torch.where(inside, (x + eps * signs.view(1, -1, 1, 1)).clamp_(0, 1), rows["x_adv"]), rows)
+        return _tried(model, tried, rows)
 
 
 def _bump(size: int, random: torch.Generator) -> torch.Tensor:

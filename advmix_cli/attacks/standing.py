@@ -17,6 +17,8 @@ _STRIDE = 10
 
 def first_won(fooled: torch.Tensor, x: torch.Tensor, found: torch.Tensor, won: torch.Tensor) -> Tensors:
     """Which samples have won once those of `fooled` (N,) are misclassified at x, and their first winning images."""
+    if not graphs.records(x.device) and not bool(fooled.any()):
+        return {"found": found, "won": won}
     fresh = (fooled & ~won).view(-1, 1, 1, 1)
     return {"found": torch.where(fresh, x, found), "won": won | fooled}
 
@@ -41,8 +43,7 @@ class Standing:
         self._all = {"x_adv": x_adv, "found": x_adv, "won": torch.zeros(n, dtype=torch.bool, device=device), **given}
         self._places = n if places is None or self._cuda else places
         self._entered = min(self._places, n)
-        # One more than there are: what fills up a size has that place in common.
-        self._found, self._won = torch.cat([x_adv, x_adv[:1]]), torch.zeros(n + 1, dtype=torch.bool, device=device)
+        self._over: tuple[torch.Tensor, torch.Tensor] | None = None  # images and who has won, of those taken out
         self._index = torch.arange(self._entered, device=device)
         self.rows = {name: row[: self._entered] for name, row in self._all.items()}
         if self._cuda:
@@ -86,7 +87,7 @@ class Standing:
         at_it = int((~over).sum())
         if at_it == len(self):
             return
-        self._write(last)
+        self._write(over.nonzero().squeeze(1), last)
         fresh = min(len(self._all["won"]) - self._entered, self._places - at_it)
         if at_it > self._places // 2:
             fresh = 0
@@ -102,13 +103,22 @@ class Standing:
             self._index = torch.cat([self._index, torch.arange(entering.start, entering.stop, device=won.device)])
             self.rows = {name: torch.cat([row, self._all[name][entering]]) for name, row in self.rows.items()}
 
-    def _write(self, last: str) -> None:
-        won = self.rows["won"]
-        self._won[self._index] = won
-        self._found[self._index] = torch.where(won.view(-1, 1, 1, 1), self.rows["found"], self.rows[last])
+    def _write(self, which: slice | torch.Tensor, last: str) -> None:
+        if self._over is None:  # one more than there are: what fills up a size has that place in common
+            x_adv = self._all["x_adv"]
+            self._over = torch.cat([x_adv, x_adv[:1]]), torch.zeros(self._n + 1, dtype=torch.bool, device=x_adv.device)
+        found, won = self._over
+        index, here = self._index[which], self.rows["won"][which]
+        won[index] = here
+        found[index] = torch.where(here.view(-1, 1, 1, 1), self.rows["found"][which], self.rows[last][which])
 
     def finish(self, last: str = "x_adv") -> tuple[torch.Tensor, torch.Tensor]:
         """(images, who has won) of all samples: the winning images, and of the others those of the row `last`."""
+        if self._over is None and len(self) == self._n:  # nobody was taken out
+            won = self.rows["won"]
+            return torch.where(won.view(-1, 1, 1, 1), self.rows["found"], self.rows[last]), won.clone()
         if len(self):
-            self._write(last)
-        return self._found[: self._n], self._won[: self._n]
+            self._write(slice(None), last)
+        assert self._over is not None
+        found, won = self._over
+        return found[: self._n], won[: self._n]
