@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advmix_cli import requests
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import asked, carry_out, reference, references
 from advmix_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from advmix_cli import requests
 
 _CONTINUES = "the same command goes on from where it last kept its state, every ten seconds"
 
@@ -55,6 +57,8 @@ def attack(
     quiet: o.Quiet = False,
 ) -> None:
     """Attack a model's test images within a budget: a sample cache and the robust accuracy."""
+    from advmix_cli import requests
+
     carry_out(
         ctx,
         lambda: asked(ctx, requests.Attack, model=None if model is None else reference(model, "model")),
@@ -106,6 +110,8 @@ def evaluate(
     """
 
     def request() -> requests.Evaluate:
+        from advmix_cli import requests
+
         if (refs or []).count("-") and (samples or []).count("-"):
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
         named = {"models": references(refs or []), "samples": references(samples or []), "attack": attack or []}

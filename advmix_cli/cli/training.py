@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from advmix_cli import data, requests
+from advmix_cli import data
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import asked, carry_out, reference, run
 from advmix_cli.results import Result
@@ -38,6 +38,8 @@ def train(
     quiet: o.Quiet = False,
 ) -> None:
     """Train a classifier on clean images, with mixup, manifold mixup or neither: a checkpoint."""
+    from advmix_cli import requests
+
     carry_out(ctx, lambda: asked(ctx, requests.Train), stopped=_CONTINUES)
 
 
@@ -70,6 +72,8 @@ def advtrain(
     quiet: o.Quiet = False,
 ) -> None:
     """Train against PGD, from a standard checkpoint or from fresh weights: a checkpoint (Algorithms 1 and 2)."""
+    from advmix_cli import requests
+
     fresh = init in (None, "untrained")
     carry_out(
         ctx,

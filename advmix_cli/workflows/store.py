@@ -14,7 +14,6 @@ from advmix_cli import artifacts
 from advmix_cli.errors import AdvmixError, DamagedError, LockedError, UsageError
 from advmix_cli.results import Facts, Result, Table
 from advmix_cli.store import SINGULAR, SUFFIXES
-from advmix_cli.workflows.evaluation import record as evaluations
 from advmix_cli.workflows.references import WEIGHTS, history, resolve_path
 from advmix_cli.workflows.session import Session
 
@@ -44,7 +43,11 @@ def read_record(kind: str, path: Path) -> dict[str, Any]:
         return artifacts.checkpoint_record(path)
     if kind == "samples":
         return artifacts.samples_record(path) or {}
-    return evaluations.read(path).to_record() if kind == "evaluations" else {}
+    if kind != "evaluations":
+        return {}
+    from advmix_cli.workflows.evaluation import record as evaluations
+
+    return evaluations.read(path).to_record()
 
 
 def listing(session: Session, kind: str | None) -> Result:
