@@ -166,7 +166,7 @@ MUTANTS = (
            "few images are not filled up"),
     Mutant("attacks/batches.py", "1 << (most.bit_length() - 1)", "1 << most.bit_length()",
            "test_runtime.py::test_batches_are_powers_of_two_that_fit", "a batch is twice what memory holds"),
-    Mutant("attacks/batches.py", "max(FEWEST, -(-n // 4))", "max(FEWEST, n)",
+    Mutant("attacks/batches.py", "max(FEWEST, -(-n // (threads if refilled else 4)))", "max(FEWEST, n)",
            "test_runtime.py::test_a_cpu_thread_takes_what_suits_it", "few images all go to one thread"),
 
     # Random numbers

@@ -63,7 +63,7 @@ def test_memory_is_counted_not_measured() -> None:
 
 
 @pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 64), (1000, None, True, 250),
-                                                              (2000, None, True, 256), (1000, 8, False, 8),
+                                                              (3000, None, True, 512), (1000, 8, False, 8),
                                                               (30, None, False, 16), (3, None, False, 3)])  # fmt: skip
 def test_a_cpu_thread_takes_what_suits_it(n: int, asked: int | None, refilled: bool, size: int) -> None:
     assert batches.on_cpu(n, asked, refilled=refilled) == size

@@ -19,14 +19,14 @@ _MOST = 4096
 _MEASURED = 16
 
 
-def on_cpu(n: int, asked: int | None, *, refilled: bool = False) -> int:
+def on_cpu(n: int, asked: int | None, *, refilled: bool = False, threads: int = 4) -> int:
     """How many of n images a CPU thread is given at a time, at most as many as `asked` (None: what suits).
 
-    An attack whose places are `refilled` is given more, of which it computes with as many as the others. Few images are
-    divided among the threads.
+    An attack whose places are `refilled` is given more, of which it computes with as many as the others: the last of
+    them are filled up, so that few batches cost less. Few images are divided among the threads.
     """
-    most = min(4 * CPU if refilled else CPU, asked or n)
-    return max(1, min(most, max(FEWEST, -(-n // 4))))
+    most = min(8 * CPU if refilled else CPU, asked or n)
+    return max(1, min(most, max(FEWEST, -(-n // (threads if refilled else 4)))))
 
 
 def suitable(model: nn.Module, x: torch.Tensor, asked: int | None) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import Change, frozen, logits, outcome, to_float
 from advmix_cli.attacks.run import attack
-from advmix_cli.runtime import side_by_side
+from advmix_cli.runtime import side_by_side, threads
 from advmix_cli.threats import Threat
 
 Piece = dict[str, Any]
@@ -171,7 +171,8 @@ class _Run:
         if not len(todo):
             return
         if self._x.device.type == "cpu":
-            size = batches.on_cpu(len(todo), self._asked, refilled="alpha" in part.declared.options and part.early_stop)
+            refilled = "alpha" in part.declared.options and part.early_stop
+            size = batches.on_cpu(len(todo), self._asked, refilled=refilled, threads=threads())
         with frozen(self._model):
             for piece in side_by_side(
                 lambda samples: self._piece(part, samples), torch.split(todo, size), self._x.device
