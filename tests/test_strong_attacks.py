@@ -208,6 +208,22 @@ def test_the_same_bytes_for_any_number_of_threads(lenet: nn.Sequential) -> None:
         assert torch.equal(attacked, found[0][1])
 
 
+@on_cpu
+def test_a_single_batch_is_the_same_bytes_for_any_number_of_threads() -> None:
+    """Where there is no second batch for the second thread, both compute the one."""
+    model, random = models.build("preactresnet18", 3), torch.Generator().manual_seed(0)
+    x, y = torch.rand((16, 3, 32, 32), generator=random), torch.arange(16) % 10
+    threat = Threat(eps=8 / 255, alpha=2 / 255, steps=2)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(attacks.attack_set(model, x, y, threat, seed=0, images=True).x_adv)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+
+
 def test_losses_are_what_their_papers_say() -> None:
     logits = torch.tensor([[3.0, 1.0, 0.0, -1.0], [0.0, 5.0, 2.0, 1.0]])
     y = torch.tensor([0, 2])
