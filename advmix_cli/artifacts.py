@@ -236,11 +236,12 @@ def _pickled_string(pickled: bytes, key: str) -> str | None:
     return None
 
 
-def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def samples_tensors(path: Path, digest: str | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`adv_inputs` float32 (N,C,H,W), `labels` and `index` int64 (N,) of a sample cache, ours or torchattacks'.
 
     `index` says which images of the split they are; a file of others does not, and counts from 0.
 
+    With a `digest`, that of a record read before, they must be the very ones it is of.
     8-bit images (`save_type` "int") are divided by 255. Raises NotFoundError, DamagedError, UnsafeError for a file
     that holds more than plain tensors and values, and UsageError for one that holds no attacked images.
     """
@@ -256,6 +257,8 @@ def samples_tensors(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     ours = {"adv_inputs": inputs, "labels": labels, "index": index}
     if record is not None and (index is None or tensors_digest(ours) != record.get("digest")):
         raise DamagedError(f"{path} is damaged: its images are not what was written", _DAMAGED_HINT)
+    if digest is not None and (record or {}).get("digest") != digest:
+        raise DamagedError(f"{path} was replaced while it was being used", "run the command again")
     if inputs.ndim != 4 or not len(inputs) or labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise UsageError(
             f"{path}: adv_inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)} do not fit together",

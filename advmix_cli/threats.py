@@ -29,10 +29,11 @@ class Attack:
     """One attack: what it is called, may be told, does, and costs.
 
     `source` is its function, as module:function. `reach` is how far all steps together go where no alpha is given, in
-    eps. `options` are the fields of a threat that mean something to it beside
-    norm and eps, `settings` their values where nothing else is said. `version` grows when its results do. `cost` gives
-    the most passes that one try takes of one image. `parts` are the attacks of an ensemble and their restarts, each for
-    what the ones before left; those beyond the first `standard` follow the ensemble and are no part of its figure.
+    eps. `refills`: where it stops early, others take the places of those that are done. `options` are the fields of a
+    threat that mean something to it beside norm and eps, `settings` their values where nothing else is said. `version`
+    grows when its results do. `cost` gives the most passes that one try takes of one image. `parts` are the attacks of
+    an ensemble and their restarts, each for what the ones before left; those beyond the first `standard` follow the
+    ensemble and are no part of its figure.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Attack:
     version: int = 1
     cost: Callable[[Threat], Passes] = lambda threat: (threat.steps, threat.steps)
     reach: float = 2.5
+    refills: bool = False
     parts: tuple[tuple[str, int], ...] = ()
     standard: int = 0
 
@@ -61,6 +63,7 @@ ATTACKS = {
         Attack(
             "pgd", "PGD", "advmix_cli.attacks.pgd:pgd",
             ("alpha", "steps", "restarts", "random_start", "loss", "targets", "early_stop", "precision"),
+            refills=True,
         ),
         Attack("fgsm", "FGSM", "advmix_cli.attacks.pgd:pgd", (), {"steps": 1, "random_start": False}, reach=1.0),
         Attack("apgd-ce", "APGD-CE", _APGD, ("steps", "restarts"), _PUBLISHED, cost=_gradient_at_start),

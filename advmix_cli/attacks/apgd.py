@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import gradient, objective
+from advmix_cli.attacks.common import divisors, gradient, objective
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors, Value
 from advmix_cli.threats import Threat
@@ -59,17 +59,13 @@ def apgd(
     standing.settle(last="best")
     look_after, since = set(checkpoints(threat.steps)), 0
     step = functools.partial(_step, model, threat)
-    for number in range(1, threat.steps + 1):
-        if not len(standing):
-            break
+    for number in standing.steps(threat.steps, "best"):
         momentum = _MOMENTUM if number > 1 else 1.0
         standing.advance(("apgd", threat.norm, threat.loss), step, eps=threat.eps, momentum=momentum)
         since += 1
         if number in look_after:
             standing.rows |= _looked(standing.rows, since)
             since = 0
-        if number % standing.stride == 0:
-            standing.settle(last="best")
     return standing.finish("best")
 
 
@@ -96,7 +92,7 @@ def _step(
     **_: Value,
 ) -> Tensors:
     """One step of ascent with momentum, and what is remembered of it; the order of operations is the authors'."""
-    direction = slope.sign() if threat.norm == "linf" else slope / _length(slope)
+    direction = slope.sign() if threat.norm == "linf" else slope / divisors(slope)
     ahead = _into_ball(x_adv + size * direction, x, eps, threat.norm)
     ahead = x_adv + (ahead - x_adv) * momentum + (x_adv - before) * (1 - momentum)
     ahead = _into_ball(ahead, x, eps, threat.norm)
@@ -131,20 +127,15 @@ def _looked(rows: Tensors, since: int) -> Tensors:
     }
 
 
-def _length(x: torch.Tensor) -> torch.Tensor:
-    """L2 norms (N,1,1,1) that can be divided by."""
-    return x.square().flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1) + 1e-12
-
-
 def _into_ball(x_adv: torch.Tensor, x: torch.Tensor, eps: float | torch.Tensor, norm: str) -> torch.Tensor:
     """The nearest points within the budget around x, then within [0,1]."""
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
-    length = _length(delta)
+    length = divisors(delta)
     return (x + delta / length * (length - 1e-12).clamp(max=eps)).clamp_(0, 1)
 
 
 def _to_rim(noise: torch.Tensor, norm: str) -> torch.Tensor:
     """Noise of the unit ball, stretched to its surface."""
-    return noise / (noise.flatten(1).abs().amax(1).view(-1, 1, 1, 1) + 1e-12 if norm == "linf" else _length(noise))
+    return noise / (noise.flatten(1).abs().amax(1).view(-1, 1, 1, 1) + 1e-12 if norm == "linf" else divisors(noise))

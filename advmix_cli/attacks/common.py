@@ -46,6 +46,11 @@ def lengths(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).square().sum(1).sqrt().clamp_(min=1e-12).view(-1, 1, 1, 1)
 
 
+def divisors(x: torch.Tensor) -> torch.Tensor:
+    """L2 norms (N,1,1,1) that can be divided by, as the standard ensemble's authors make them: plus 1e-12."""
+    return x.square().flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1) + 1e-12
+
+
 def distance(x: torch.Tensor, y: torch.Tensor, norm: str) -> torch.Tensor:
     """How far apart samples (N,C,H,W) are in `norm`, (N,)."""
     delta = (x - y).flatten(1)

@@ -85,12 +85,8 @@ def fab(
     assert target is not None
     x_adv = x.clone() if noise is None else (x + noise * threat.eps / 2).clamp_(0, 1)
     standing, step = Standing(model, x_adv, x=x, y=y, target=target), functools.partial(_step, model, threat)
-    for number in range(1, threat.steps + 1):
-        if not len(standing):
-            break
+    for _number in standing.steps(threat.steps, "x"):
         standing.advance(("fab", threat.norm), step, eps=threat.eps)
-        if number % standing.stride == 0:
-            standing.settle(last="x")
     return standing.finish("x")
 
 

@@ -171,7 +171,7 @@ class _Run:
         if not len(todo):
             return
         if self._x.device.type == "cpu":
-            refilled = "alpha" in part.declared.options and part.early_stop
+            refilled = part.declared.refills and part.early_stop
             size = batches.on_cpu(len(todo), self._asked, refilled=refilled, threads=threads())
         with frozen(self._model):
             for piece in side_by_side(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from advmix_cli import draws
-from advmix_cli.attacks.common import logits, margin
+from advmix_cli.attacks.common import divisors, logits, margin
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors
 from advmix_cli.runtime import generator
@@ -55,12 +55,8 @@ def square(
         standing = Standing(model, x_adv, x=x, y=y, best=best, index=index, won=best > 0)
         standing.settle()
         change = search(model, x, threat, seed, random, rescaled)
-        for query in range(threat.queries):
-            if not len(standing):
-                break
-            change(standing, query)
-            if (query + 1) % standing.stride == 0:
-                standing.settle()
+        for number in standing.steps(threat.queries):
+            change(standing, number - 1)
         return standing.finish()
 
 
@@ -144,11 +140,6 @@ def _bump(size: int, random: torch.Generator) -> torch.Tensor:
     return both.T if float(torch.rand(1, generator=random)) > 0.5 else both
 
 
-def _unit(delta: torch.Tensor) -> torch.Tensor:
-    """At L2 norm 1."""
-    return delta / (delta.square().flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1) + 1e-12)
-
-
 def _tiles(x: torch.Tensor, eps: float, index: torch.Tensor, seed: int) -> torch.Tensor:
     """The l2 start: a five by five grid of bumps, each with a sign of its own."""
     random, delta = generator("cpu", seed, "tiles"), torch.zeros_like(x)
@@ -161,7 +152,7 @@ def _tiles(x: torch.Tensor, eps: float, index: torch.Tensor, seed: int) -> torch
             if window.shape[2:] == (size, size):
                 signs = draws.signs(index, (x.shape[1], 1, 1), seed, "tiles", i, j)
                 window += _bump(size, random).to(x) * signs
-    return (x + _unit(delta) * eps).clamp_(0, 1)
+    return (x + delta / divisors(delta) * eps).clamp_(0, 1)
 
 
 class _Windows:
@@ -200,4 +191,4 @@ class _Windows:
         new = new / (new.square().sum((2, 3), keepdim=True).sqrt() + 1e-12) * (unused + union).sqrt()
         delta[taken] = 0
         delta[there] = new
-        standing.rows |= _tried(self._model, (x + _unit(delta) * eps).clamp_(0, 1), rows)
+        standing.rows |= _tried(self._model, (x + delta / divisors(delta) * eps).clamp_(0, 1), rows)

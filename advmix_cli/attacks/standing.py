@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 import torch
 from torch import nn
@@ -79,6 +79,15 @@ class Standing:
         won = self.rows["won"]
         if bool(won.any()):
             self.rows["won"] = won & outcome(self._model, self.rows["found"], self.rows["y"])[1]
+
+    def steps(self, count: int, last: str = "x_adv") -> Iterator[int]:
+        """The numbers of `count` steps, from 1, while anybody is at it; who has won is taken out where one looks."""
+        for number in range(1, count + 1):
+            if not len(self):
+                return
+            yield number
+            if number % self.stride == 0:
+                self.settle(last=last)
 
     def settle(self, ended: torch.Tensor | None = None, last: str = "x_adv") -> None:
         """Take out who has won and who has `ended` (n,), the latter with the image of the row `last`."""

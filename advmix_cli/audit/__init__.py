@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli.attacks import attack_set, batches, to_float
+from advmix_cli.attacks import batches, to_float
 from advmix_cli.audit.checks import STAGES, Checks
 from advmix_cli.audit.grades import VERDICTS, Check
+from advmix_cli.audit.settled import settled
 from advmix_cli.evaluation import score
 from advmix_cli.runtime import generator
 from advmix_cli.statistics import wilson
@@ -60,10 +61,7 @@ def transferable(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, seed: int, batch_size: int | None
 ) -> torch.Tensor:
     """Images (N,C,H,W), on the CPU, that attack `model` within the threat, for others: PGD with all its steps."""
-    settled = Threat.of("pgd", threat.norm, threat.eps)
-    found = attack_set(model, x[:IMAGES], y[:IMAGES], settled, seed=seed, images=True, batch_size=batch_size).x_adv
-    assert found is not None
-    return found
+    return settled(model, x[:IMAGES], y[:IMAGES], threat.norm, threat.eps, seed, batch_size)
 
 
 def audit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ from torch import nn
 
 from advmix_cli import draws
 from advmix_cli.attacks import attack_set, frozen, logits, perturbation
-from advmix_cli.attacks.common import gradient, lengths, margin, objective
+from advmix_cli.attacks.common import FEWEST, gradient, lengths, margin, objective
 from advmix_cli.audit.grades import LOGITS, POINTS, SHARE, Check, graded, graded_share
+from advmix_cli.audit.settled import settled
 from advmix_cli.evaluation import score
 from advmix_cli.statistics import wilson
 from advmix_cli.threats import Threat
@@ -88,7 +88,7 @@ class Checks:
 
     def forward(self) -> Iterator[Check]:
         """Is it a classifier, and the same function each time?"""
-        few = self.x[: min(max(self.size, 16), len(self.x))]
+        few = self.x[: min(max(self.size, FEWEST), len(self.x))]
         with frozen(self.model), torch.no_grad():
             kept = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
             said = self.model(few)
@@ -102,15 +102,13 @@ class Checks:
             probabilities = sums and bool(said.min() >= 0) and bool(said.max() <= 1)
         self.clean = score(self.model, self.x, self.y, batch_size=self.size).correct
         self.standing = self.clean
-        known = int(self.clean.sum())
         chance = 100 / self.classes
+        guesses = wilson(int(self.clean.sum()), len(self.clean))[0] <= chance
         yield Check(
             "it has learned something",
-            "at chance" if wilson(known, len(self.clean))[0] <= chance else "ok",
+            "at chance" if guesses else "ok",
             self.percent(self.clean),
-            f"guessing gives {chance:.3g} %: its robust accuracy means nothing"
-            if wilson(known, len(self.clean))[0] <= chance
-            else "",
+            f"guessing gives {chance:.3g} %: its robust accuracy means nothing" if guesses else "",
         )
         yield Check(
             "outputs are one a class",
@@ -271,9 +269,7 @@ class Checks:
 
     def way(self) -> Iterator[Check]:
         """Are points on the way less often wrong than its end?"""
-        settled = dataclasses.replace(self.pgd(), early_stop=False)
-        found = attack_set(self.model, self.x, self.y, settled, seed=self.seed, images=True, batch_size=self.size).x_adv
-        assert found is not None
+        found = settled(self.model, self.x, self.y, self.norm, self.eps, self.seed, self.size)
         self.attacked = found.to(self.x.device)
         accuracies = []
         for share in WAY:

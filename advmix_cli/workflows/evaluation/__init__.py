@@ -53,8 +53,8 @@ def evaluate(
         _write(path, session, _measured(session, models, samples, met, settings, name, own, fingerprint))
         Unfinished(session, name, own).delete()
 
-    _, cached = make_once(session, "evaluations", name, own, _key_of, make)
-    evaluation = record.read(path)
+    found, cached = make_once(session, "evaluations", name, own, _read, make)
+    evaluation: Evaluation = found["evaluation"]
     called = evaluation.called([model.label for model in models], [column.label for column in met])
     if called != evaluation:  # the same numbers under other aliases
         _write(path, session, called)
@@ -68,8 +68,9 @@ def evaluate(
     return _judged(answer, called, fail_on)
 
 
-def _key_of(path: Path) -> dict[str, Any]:
-    return {"key": record.read(path).key}
+def _read(path: Path) -> dict[str, Any]:
+    evaluation = record.read(path)
+    return {"key": evaluation.key, "evaluation": evaluation}
 
 
 def _write(path: Path, session: Session, evaluation: Evaluation) -> None:

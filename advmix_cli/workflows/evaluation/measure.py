@@ -59,11 +59,7 @@ def load_samples(session: Session, cache: SamplesRef, column: Column, limit: int
 
     from advmix_cli import artifacts, attacks
 
-    x_adv, labels, index = artifacts.samples_tensors(cache.path)
-    if cache.record is not None and artifacts.tensors_digest(
-        {"adv_inputs": x_adv, "labels": labels, "index": index}
-    ) != cache.record["digest"]:  # fmt: skip
-        raise DamagedError(f"{cache.path} was replaced while it was being used", "run the command again")
+    x_adv, labels, index = artifacts.samples_tensors(cache.path, cache.record["digest"] if cache.record else None)
     shape, classes = images.info.shape, len(images.info.classes)
     if tuple(x_adv.shape[1:]) != shape or int(labels.max()) >= classes or int(labels.min()) < 0:
         raise UsageError(
