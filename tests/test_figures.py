@@ -19,18 +19,20 @@ KINDS = {
     "curves": ("curves", "a", "b"),
     "mixing": ("mixing", "--count", "4"),
     "matrix": ("matrix",),
+    "reliability": ("reliability",),
 }
 TEXTS = {
     "samples": ["original", "an untrained network", "perturbation", "what a says", "PGD linf eps 0.3"],
     "curves": ["accuracy (%)", "loss (nats)", "epoch", "a, test", "b, training", "b, chosen epoch"],
     "mixing": ["the batch", "its shuffled copy", "mixed", "Beta(1, 1)"],
+    "reliability": ["calibrated", "confidence (%)", "images", "a, ECE"],
     "matrix": ["clean", "made against a", "model evaluated", "accuracy (%)", "n = 100"],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, tmp_path: Path, kind: str) -> None:
-    if kind == "matrix":
+    if kind in ("matrix", "reliability"):
         assert advmix("eval", "a", "b", "--samples", "pa").code == 0
     first = advmix("visualize", *KINDS[kind], "--json", "--out", tmp_path / "picture.svg").data
     with Image.open(first["png"]) as image:
@@ -40,6 +42,7 @@ def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, t
         assert image.height > 150
     assert pixels.std() > 10  # not blank
     text = " ".join(element.text or "" for element in ET.parse(first["svg"]).iter() if element.tag.endswith("text"))
+    assert "$" not in text, "the numbers of an axis are formulas, and formulas are off"
     for expected in TEXTS[kind]:
         assert expected in text, (expected, text)
     assert (tmp_path / "picture.svg").read_bytes() == Path(first["svg"]).read_bytes()

@@ -7,7 +7,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from advmix_cli.figures.style import COLOURS, MARKERS, STYLE
@@ -56,10 +58,24 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
         panels[0].set_ylim(max(0.0, lowest - 2), 100.02)
         if all(row["test_loss"] > 0 for _, history, _ in runs for row in history):
             panels[1].set_yscale("log")
+            _in_digits(panels[1].yaxis)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+class _Digits(LogFormatter):
+    """Numbers of a logarithmic axis as digits: its own are formulas, and these are off, as names hold any character."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The text of a tick; none where there would be too many."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _in_digits(axis: Axis) -> None:
+    axis.set_major_formatter(_Digits(labelOnlyBase=False, linthresh=1))
+    axis.set_minor_formatter(_Digits(labelOnlyBase=False, linthresh=1))
 
 
 def _towards_100(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -137,6 +153,7 @@ def reliability(models: list[tuple[str, Sequence[Sequence[float]], float]], titl
         upper.set_ylabel("accuracy (%)")
         upper.set_ylim(-2, 102)
         lower.set_yscale("symlog")
+        _in_digits(lower.yaxis)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence (%)")
         handles, labels = upper.get_legend_handles_labels()
