@@ -24,6 +24,9 @@ TRAINING = {"standard": 1, "adversarial": 1}
 AUDIT = 1
 """The version of the audit's checks."""
 
+VERDICTS = ("consistent", "suspicious", "masked", "at chance")
+"""Of an audit, from the mildest to the gravest. At chance: nothing was learned, and its robustness means nothing."""
+
 
 def check_sigma(sigma: float, classes: int) -> None:
     """Raise UsageError when soft labels with `sigma` leave the right one of `classes` no more than the others."""

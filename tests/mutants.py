@@ -541,7 +541,7 @@ def pass_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path]) -> bool:
 def judge(outcome: Outcome) -> tuple[bool, str]:
     """Whether the mutant was killed, and what to say."""
     if outcome.status is None:
-        return True, "killed by the time limit"
+        return False, "OUT OF TIME, which shows nothing"
     if outcome.status == 1 and outcome.failed:
         return True, f"killed by {outcome.failed.removeprefix('tests/')}"
     if outcome.status == 0:

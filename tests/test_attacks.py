@@ -26,10 +26,14 @@ L2 = Threat(norm="l2", eps=1.5, alpha=0.2, steps=20, random_start=False)
 @pytest.fixture(scope="module")
 def lenet() -> nn.Sequential:
     """A LeNet5 that has learned a little, so that gradients are neither zero nor uniform."""
-    model = models.build("lenet5", 3).to(DEVICE).train()
+    return taught(models.build("lenet5", 3).to(DEVICE).train(), 40)
+
+
+def taught(model: nn.Sequential, steps: int) -> nn.Sequential:
+    """The model after so many steps on the blobs of `batch`, in eval mode."""
     x, y = batch(256)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for _ in range(40):
+    for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         optimizer.step()

@@ -12,6 +12,7 @@ from advmix_cli import attacks, audit
 from advmix_cli.audit import checks
 from advmix_cli.audit.grades import graded, graded_share
 from advmix_cli.threats import Threat
+from advmix_cli.workflows.evaluation import statistics
 
 __all__ = ["lenet"]
 
@@ -132,6 +133,7 @@ def test_a_model_at_chance_is_called_so(lenet: nn.Sequential) -> None:
     assert found.verdict == "at chance"
     assert found.chance == 10
     assert found.checks[0].advice
+    assert "because of: it has learned something" in statistics.audit_table({"model": "m", **found.to_dict()}).note
 
 
 def test_the_strongest_figure_is_said_and_is_the_worst_of_all(lenet: nn.Sequential) -> None:

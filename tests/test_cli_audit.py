@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, on_cpu
 
-from advmix_cli import audit
+from advmix_cli import audit, config
 from advmix_cli.audit import checks
 from advmix_cli.threats import Threat
 from advmix_cli.workflows import references
@@ -59,7 +59,7 @@ def test_an_audit_says_its_verdict_and_can_fail(trained: Path, advmix: Run, quic
                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     line = ("eval", "a", "--audit", "--limit", "20", "--json")
     data = advmix(*line).data
-    assert data["audit"]["verdict"] in audit.VERDICTS
+    assert data["audit"]["verdict"] in config.VERDICTS
     assert {"name", "verdict", "value", "advice"} <= set(data["audit"]["checks"][0])
     several = advmix("eval", "a", "b", "--audit", "--limit", "20", "--json").data["audit"]
     assert [each["model"] for each in several] == ["a", "b"]

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import on_cpu
-from test_attacks import batch, lenet
+from test_attacks import batch, lenet, taught
 from torch import nn
 
 from advmix_cli import attacks
@@ -39,13 +38,7 @@ def strided() -> nn.Sequential:
             nn.Conv2d(1, 8, 4, 2), nn.Softplus(5), nn.Conv2d(8, 16, 4, 2), nn.Softplus(5), nn.Flatten(),
             nn.Linear(16 * 36, 10),
         )  # fmt: skip
-    x, y = batch(256)
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    return model.eval()
+    return taught(model, 60)
 
 
 Case = tuple[str, nn.Module, torch.Tensor, torch.Tensor]

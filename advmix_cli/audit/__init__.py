@@ -15,14 +15,15 @@ from torch import nn
 
 from advmix_cli.attacks import batches, to_float
 from advmix_cli.audit.checks import STAGES, Checks
-from advmix_cli.audit.grades import VERDICTS, Check
+from advmix_cli.audit.grades import Check
 from advmix_cli.audit.settled import settled
+from advmix_cli.config import VERDICTS
 from advmix_cli.evaluation import score
 from advmix_cli.runtime import generator
 from advmix_cli.statistics import wilson
 from advmix_cli.threats import Threat
 
-__all__ = ["IMAGES", "STAGES", "VERDICTS", "Audit", "Check", "audit", "transferable"]
+__all__ = ["IMAGES", "STAGES", "Audit", "Check", "audit", "transferable"]
 
 _GRID = 21
 IMAGES = 500

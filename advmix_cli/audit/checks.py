@@ -125,15 +125,11 @@ class Checks:
             100.0 * probabilities,
             "attack the logits before the softmax: its gradients vanish where it saturates" if probabilities else "",
         )
-        yield Check(
-            "the same twice",
-            graded(spread, 1e-4, 1e-4, 1e-4),
-            spread,
-            "the forward pass is random: average gradients over its randomness (EOT) before believing any figure"
-            if spread > 1e-4
-            else "",
+        yield Check.graded(
+            "the same twice", spread, (1e-4, 1e-4, 1e-4),
+            "the forward pass is random: average gradients over its randomness (EOT) before believing any figure",
             LOGITS,
-        )
+        )  # fmt: skip
         yield Check(
             "the same with gradients as without",
             "ok" if spread > 1e-4 else graded(other, 1e-3, 1e-2, 1e-1),
@@ -168,28 +164,18 @@ class Checks:
                     found[loss].append(slope.flatten(1).abs().amax(1) == 0)
                 found["false"].append(self._is_false(x, y, slope))
         zero = {name: self.percent(torch.cat(flags)) for name, flags in found.items()}
-        yield Check(
-            "the margin has a gradient",
-            graded(zero["cw"], 0, 1, 10),
-            zero["cw"],
-            "a part of the model has no useful derivative: attack through a smooth stand-in (BPDA)"
-            if zero["cw"] > 0
-            else "",
-        )
-        yield Check(
-            "the cross-entropy has a gradient",
-            graded(zero["ce"], 5, 50),
-            zero["ce"],
-            "saturated: use a loss that no scale of the logits can blind, --loss dlr or cw" if zero["ce"] > 5 else "",
-        )
-        yield Check(
-            "gradients are those of the outputs",
-            graded(zero["false"], 10, 30, 60),
-            zero["false"],
-            "a step along the gradient changes the margin by less than half or more than twice of what it says"
-            if zero["false"] > 10
-            else "",
-        )
+        yield Check.graded(
+            "the margin has a gradient", zero["cw"], (0, 1, 10),
+            "a part of the model has no useful derivative: attack through a smooth stand-in (BPDA)",
+        )  # fmt: skip
+        yield Check.graded(
+            "the cross-entropy has a gradient", zero["ce"], (5, 50),
+            "saturated: use a loss that no scale of the logits can blind, --loss dlr or cw",
+        )  # fmt: skip
+        yield Check.graded(
+            "gradients are those of the outputs", zero["false"], (10, 30, 60),
+            "a step along the gradient changes the margin by less than half or more than twice of what it says",
+        )  # fmt: skip
 
     def _is_false(self, x: torch.Tensor, y: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         """Where a small step both ways along the margin's gradient does not change the margin as it says, (n,)."""
@@ -211,14 +197,10 @@ class Checks:
                 self.after_pgd = flags
         accuracies = [self.percent(flags) for flags in counts]
         self.by_steps = list(zip(STEPS_GRID, accuracies, strict=True))
-        rise = _rise(accuracies)
-        yield Check(
-            "more steps never help the model",
-            graded(rise, 0.5, 2, 10),
-            rise,
-            "PGD loses its way: gradients point nowhere" if rise > 0.5 else "",
-            POINTS,
-        )
+        yield Check.graded(
+            "more steps never help the model", _rise(accuracies), (0.5, 2, 10),
+            "PGD loses its way: gradients point nowhere", POINTS,
+        )  # fmt: skip
         yield self.share(
             "PGD has converged", ~counts[-1], self.after_pgd, (5, 20),
             "twice the steps break more: give --steps, or use apgd-ce",
@@ -235,25 +217,19 @@ class Checks:
         grid = [self.eps * share for share in EPS_GRID if self.norm != "linf" or self.eps * share <= 1]
         self.by_eps = [(0.0, self.percent(self.clean))]
         self.by_eps += [(eps, self.percent(self.robust(self.pgd(eps=eps)))) for eps in grid]
-        rise = _rise([accuracy for _, accuracy in self.by_eps])
-        yield Check(
-            "a larger eps never helps the model",
-            graded(rise, 0.5, 2, 10),
-            rise,
-            "the attack fails where it may do more: gradients are masked" if rise > 0.5 else "",
-            POINTS,
-        )
+        yield Check.graded(
+            "a larger eps never helps the model", _rise([accuracy for _, accuracy in self.by_eps]), (0.5, 2, 10),
+            "the attack fails where it may do more: gradients are masked", POINTS,
+        )  # fmt: skip
         # Within 0.5 of each pixel every image can be made the same grey.
         grey = 0.5 if self.norm == "linf" else 0.5 * self.x[0].numel() ** 0.5
         left = self.robust(self.pgd(eps=grey))
         left &= self.robust(self.pgd(eps=grey, loss="cw"), left)
-        accuracy, chance = self.percent(left), 100 / self.classes
-        yield Check(
-            "eps 0.5 brings it to chance",
-            graded(accuracy, chance, 1.5 * chance, 5 * chance),
-            accuracy,
-            "every image can be made grey, and the attack does not find it" if accuracy > chance else "",
-        )
+        chance = 100 / self.classes
+        yield Check.graded(
+            "eps 0.5 brings it to chance", self.percent(left), (chance, 1.5 * chance, 5 * chance),
+            "every image can be made grey, and the attack does not find it",
+        )  # fmt: skip
 
     def noise(self) -> Iterator[Check]:
         """Do random points of the ball break what PGD does not?"""
@@ -276,14 +252,10 @@ class Checks:
             right = self.right(self.x + share * (self.attacked - self.x))
             self.survive("pgd", right)
             accuracies.append(self.percent(right))
-        rise = _rise([self.percent(self.clean), *accuracies])
-        yield Check(
-            "accuracy falls along the way",
-            graded(rise, 1, 3, 10),
-            rise,
-            "points halfway are more often wrong than the attack's end" if rise > 1 else "",
-            POINTS,
-        )
+        yield Check.graded(
+            "accuracy falls along the way", _rise([self.percent(self.clean), *accuracies]), (1, 3, 10),
+            "points halfway are more often wrong than the attack's end", POINTS,
+        )  # fmt: skip
 
     def losses(self) -> Iterator[Check]:
         """How much more do APGD and other losses break?"""
@@ -308,8 +280,9 @@ class Checks:
 
     def transfer(self, name: str, x_adv: torch.Tensor) -> Iterator[Check]:
         """Do images made against another model break what its own gradients did not?"""
-        perturbation(self.x, x_adv.to(self.x.device), Threat(norm=self.norm, eps=self.eps))
-        stood, right = self.standing, self.right(x_adv.to(self.x.device))
+        x_adv = x_adv.to(self.x.device)
+        perturbation(self.x, x_adv, Threat(norm=self.norm, eps=self.eps))
+        stood, right = self.standing, self.right(x_adv)
         self.survive("transfer", right)
         yield self.share(
             f"white box is no weaker than transfer from {name}", ~right, stood, (2, 10),

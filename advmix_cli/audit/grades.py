@@ -6,9 +6,6 @@ import dataclasses
 
 from advmix_cli.statistics import wilson
 
-VERDICTS = ("consistent", "suspicious", "masked", "at chance")
-"""From the mildest to the gravest. At chance: the model has learned nothing, and its robustness means nothing."""
-
 NEGLIGIBLE = 0.5
 """Percent of all images that must surely be concerned before a check of shares may be worse than a note."""
 IMAGES, SHARE, LOGITS, POINTS = "% of images", "% of those that stood", "in logits", "points"
@@ -17,13 +14,18 @@ IMAGES, SHARE, LOGITS, POINTS = "% of images", "% of those that stood", "in logi
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What one check found: `value` in `unit`; `verdict` is ok, note or one of `VERDICTS` but the first."""
+    """What one check found: `value` in `unit`; `verdict` is ok, note or one of `config.VERDICTS` but the first."""
 
     name: str
     verdict: str
     value: float
     advice: str
     unit: str = IMAGES
+
+    @classmethod
+    def graded(cls, name: str, value: float, limits: tuple[float, ...], advice: str, unit: str = IMAGES) -> Check:
+        """A check of a value that should be small, with advice where it is above the first of the `limits`."""
+        return cls(name, graded(value, *limits), value, advice if value > limits[0] else "", unit)
 
 
 def graded(value: float, note: float, suspicious: float, masked: float = float("inf")) -> str:

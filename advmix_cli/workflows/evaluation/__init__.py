@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import artifacts, data
-from advmix_cli.config import EvalSettings
+from advmix_cli.config import VERDICTS, EvalSettings
 from advmix_cli.errors import AdvmixError, UsageError
 from advmix_cli.results import Result
 from advmix_cli.settings import key
@@ -132,9 +132,7 @@ def _measured(
 
 
 def _judged(answer: Result, evaluation: Evaluation, fail_on: str | None) -> Result:
-    grave = {"masked": ("masked", "at chance"), "suspicious": ("suspicious", "masked", "at chance")}.get(
-        fail_on or "", ()
-    )
+    grave = VERDICTS[VERDICTS.index(fail_on) :] if fail_on else ()
     failed = [f"{model} is {audit['verdict']}" for model, audit in evaluation.audited if audit["verdict"] in grave]
     if not failed:
         return answer

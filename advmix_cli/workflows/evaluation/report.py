@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html as markup
 
+from advmix_cli.config import VERDICTS
 from advmix_cli.results import Result, Table, accuracy
 from advmix_cli.settings import canonical_json
 from advmix_cli.workflows.evaluation.pictures import DRAWN, available
@@ -29,7 +30,7 @@ table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabu
 th, td {{ padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
 td:last-child {{ min-width: 9rem; }}
 .number {{ text-align: right; white-space: nowrap; }}
-.masked, .suspicious {{ color: #b34700; font-weight: bold; }}
+.grave {{ color: #b34700; font-weight: bold; }}
 p.note {{ color: #555; font-size: .85rem; white-space: pre-line; overflow-wrap: anywhere; }}
 figure {{ margin: 1.5rem 0; }}
 img {{ max-width: 100%; height: auto; }}
@@ -82,7 +83,7 @@ def html(evaluation: Evaluation, result: Result) -> str:
 
 def _table(table: Table) -> str:
     def cell(tag: str, column: str, text: str) -> str:
-        kinds = (["number"] if column in table.right else []) + ([text] if text in ("masked", "suspicious") else [])
+        kinds = (["number"] if column in table.right else []) + (["grave"] if text in VERDICTS[1:] else [])
         attribute = f' class="{" ".join(kinds)}"' if kinds else ""
         return f"<{tag}{attribute}>{markup.escape(text)}</{tag}>"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from advmix_cli.config import VERDICTS
 from advmix_cli.results import Table, accuracy
 from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
 from advmix_cli.threats import Threat
@@ -160,7 +161,7 @@ def audited(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def audit_table(audit: dict[str, Any]) -> Table:
     """The checks of one model for people, the strongest figure found, and what they come to."""
-    grave = [check["name"] for check in audit["checks"] if check["verdict"] in ("suspicious", "masked")]
+    grave = [check["name"] for check in audit["checks"] if check["verdict"] in VERDICTS[1:]]
     led = f", because of: {'; '.join(grave)}" if grave else ""
     robust = audit["robust"]
     figure = f"{accuracy(robust['correct'], robust['n'])} of {robust['n']} images"
