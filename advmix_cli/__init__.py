@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from advmix_cli._version import __version__
 
+TYPE_CHECKING = False  # as typing has it, whose import is a moment in which Ctrl-C would show a traceback
 if TYPE_CHECKING:
     from torch import nn
 

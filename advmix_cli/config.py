@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 from advmix_cli.errors import known_name
@@ -18,6 +19,9 @@ SPLITS = ("test", "train")
 POLICIES = ("normal", "partial-pgd")
 MODES = ("eval", "train")
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_THREADS = 256
+
 TRAINING = {"standard": 1, "adversarial": 1}
 """The versions of the ways of training: each grows when the same settings come to other weights."""
 
@@ -26,6 +30,20 @@ AUDIT = 1
 
 VERDICTS = ("consistent", "suspicious", "masked", "at chance")
 """Of an audit, from the mildest to the gravest. At chance: nothing was learned, and its robustness means nothing."""
+
+
+def check_machine(device: str, threads: int | None) -> None:
+    """Raise UsageError for a device that none is called, or for a number of threads that no machine is asked for."""
+    base, colon, index = device.partition(":")
+    known_name(base, DEVICES, "device")
+    numbered = base == "cuda" and index.isdigit() and len(index) < 4
+    require(not colon or numbered, f"there is no device {device}", "devices are cpu, cuda, cuda:0, cuda:1, ..., mps")
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    require(
+        threads is None or 1 <= threads <= most,
+        f"--threads must be from 1 to {most}, not {threads}",
+        "leave it out for all cores",
+    )
 
 
 def check_sigma(sigma: float, classes: int) -> None:

@@ -4,7 +4,8 @@
     ├── UsageError           2  options or files that do not fit together
     ├── NotFoundError        3  a reference, file or name that is unknown or ambiguous
     ├── DamagedError         4  a damaged file, or one of an unknown schema
-    │   └── UnsafeError      4  a file that would have to be executed to be read
+    │   ├── UnsafeError      4  a file that would have to be executed to be read
+    │   └── StateError       4  what an interrupted run left is not what it should be: it begins again
     ├── LockedError          5  another process holds it
     └── StoppedError       130  Ctrl-C
 
@@ -59,6 +60,10 @@ class UnsafeError(DamagedError):
     """A file that would have to be executed to be read."""
 
     code = "unsafe"
+
+
+class StateError(DamagedError):
+    """What an interrupted run left does not fit its job."""
 
 
 class LockedError(AdvmixError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import math
 import os
 import sys
 import time
@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from advmix_cli.errors import AdvmixError
-from advmix_cli.results import Facts, Result, Table
-from advmix_cli.settings import SCHEMA
+from advmix_cli.results import Facts, Result, Table, shown
+from advmix_cli.settings import SCHEMA, plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,13 +44,45 @@ def _console(stream: TextIO | None, *, folded: bool = False) -> RichConsole:
 
 @contextlib.contextmanager
 def _readers_may_leave() -> Iterator[None]:
-    """A closed pipe is no failure: whoever read has seen enough, and what was made is in the store."""
+    """A closed pipe is no failure: whoever read has seen enough, and what was made is in the store.
+
+    Raises AdvmixError where the output cannot be written for another reason, a full disk say.
+    """
     try:
         yield
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+    except OSError as error:
+        _let_go(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise AdvmixError(
+                f"cannot write the result: {error.strerror or error}",
+                "what was made is in the store: the same command gives it again",
+                code="output",
+            ) from error
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Write no more there: or Python complains once more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(shown(text), style=style)
+
+
+def prepare() -> None:
+    """Let what the terminal's encoding lacks be written as escapes, and no file take the place of a closed stream."""
+    for handle in range(3):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Output:
@@ -66,7 +99,7 @@ class Output:
         with _readers_may_leave():
             self._emit(result)
         if result.hint and not self.quiet:
-            self._say(Text(f"next: {result.hint}", style="dim"))
+            self._say(_text(f"next: {result.hint}", "dim"))
         if result.problem is not None:
             self._explain(result.problem)
 
@@ -75,7 +108,7 @@ class Output:
             self._envelope(result.data, result.problem)
         elif self.quiet:
             for ref in result.refs:
-                self._out.print(ref, markup=False)
+                self._out.print(_text(ref))
         else:
             for i, block in enumerate(result.blocks):
                 if i:
@@ -90,14 +123,16 @@ class Output:
         self._explain(error)
 
     def _explain(self, error: AdvmixError) -> None:
-        self._say(Text.assemble(("error: ", "bold red"), error.message))
+        self._say(Text.assemble(("error: ", "bold red"), shown(error.message)))
         if error.hint:
-            self._say(Text(f"hint: {error.hint}"))
+            self._say(_text(f"hint: {error.hint}"))
 
     def _say(self, text: Text) -> None:
-        """On stderr; a reader that left does not change how the command ends."""
-        with contextlib.suppress(BrokenPipeError):
+        """On stderr; a reader that left, or a full disk, does not change how the command ends."""
+        try:
             self._err.print(text)
+        except OSError:
+            _let_go(sys.stderr)
 
     def _envelope(self, data: dict[str, Any], error: AdvmixError | None) -> None:
         errors = [{"code": error.code, "message": error.message, "hint": error.hint}] if error else []
@@ -105,7 +140,7 @@ class Output:
             "schema": SCHEMA,
             "command": self.command,
             "status": "error" if error else "ok",
-            "data": _finite(data),
+            "data": plain(data),
             "errors": errors,
         }
         self._out.print(json.dumps(envelope, allow_nan=False), markup=False)
@@ -113,7 +148,7 @@ class Output:
     def _facts(self, facts: Facts) -> None:
         width = max((len(label) for label, _ in facts.rows), default=0)
         for label, value in facts.rows:
-            self._out.print(Text(f"{label:<{width}}  {value}" if width else value))
+            self._out.print(_text(f"{label:<{width}}  {value}" if width else value))
 
     def plan(self, table: Table) -> None:
         """Show on stderr what a question is about."""
@@ -121,27 +156,31 @@ class Output:
 
     def _table(self, table: Table, console: RichConsole) -> None:
         drawn = RichTable(
-            box=None, pad_edge=False, title=table.title or None, title_justify="left", header_style="bold"
+            box=None,
+            pad_edge=False,
+            title=_text(table.title) if table.title else None,
+            title_justify="left",
+            header_style="bold",
         )
         for column in table.columns:
             drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
         for row in table.rows:
-            drawn.add_row(*(Text(cell) for cell in row))
+            drawn.add_row(*(_text(cell) for cell in row))
         if table.rows:
             console.print(drawn)
         if table.note:
-            console.print(Text(table.note, style="dim"))
+            console.print(_text(table.note, "dim"))
 
     # What is said on the way
 
     def note(self, text: str) -> None:
         """Something to know; not said with -q."""
         if not self.quiet:
-            self._say(Text(text, style="dim"))
+            self._say(_text(text, "dim"))
 
     def warn(self, text: str) -> None:
         """Something to mind."""
-        self._say(Text(f"warning: {text}", style="yellow"))
+        self._say(_text(f"warning: {text}", "yellow"))
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
@@ -160,7 +199,7 @@ class Output:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._err, transient=True) as bar:
-            yield _Bar(bar, bar.add_task(what, total=total, rate="", about=""))
+            yield _Bar(bar, bar.add_task(escape(shown(what)), total=total, rate="", about=""))
 
 
 class _Bar:
@@ -175,11 +214,11 @@ class _Bar:
 
     def about(self, text: str) -> None:
         """Beside the bar."""
-        self._bar.update(self._task, about=text)
+        self._bar.update(self._task, about=escape(shown(text)))
 
     def line(self, text: str) -> None:
         """Above the bar."""
-        self._bar.console.print(Text(text))
+        self._bar.console.print(_text(text))
 
 
 class _Lines:
@@ -207,13 +246,4 @@ class _Lines:
         """On a line of its own."""
         self._said = time.monotonic()
         if not self._output.quiet:
-            self._output._say(Text(text))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            self._output._say(_text(text))

@@ -42,6 +42,13 @@ class Result:
     problem: AdvmixError | None = None
 
 
+def shown(text: str) -> str:
+    """Text that can be shown anywhere: what would steer a terminal, or turn a line around, is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def accuracy(correct: int, n: int) -> str:
     """An accuracy with its 95 % interval, for people."""
     low, high = wilson(correct, n)

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from advmix_cli.errors import UsageError, known_name
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from advmix_cli.config import check_machine
+from advmix_cli.errors import UsageError
 
 Part = TypeVar("Part")
 Done = TypeVar("Done")
@@ -25,14 +24,12 @@ Done = TypeVar("Done")
 
 def device(name: str) -> torch.device:
     """The device of that name; `auto` takes cuda, then mps, then cpu. Raises UsageError where there is none."""
+    check_machine(name, None)
     base, _, index = name.partition(":")
-    known_name(base, DEVICES, "device")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if base == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if not available[base] or (
-        index and not (index.isdigit() and base == "cuda" and int(index) < torch.cuda.device_count())
-    ):
+    if not available[base] or (index and int(index) >= torch.cuda.device_count()):
         raise UsageError(f"there is no device {name} here", "use --device cpu, or auto")
     return torch.device(name)
 

@@ -27,6 +27,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
+def plain(value: Any) -> Any:
+    """The same as JSON has it: lists for tuples, and null for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
@@ -87,7 +96,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, all of them, as they go into records."""
-        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        return plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -109,7 +118,7 @@ class Settings:
         A default can therefore never be changed: who wants another one adds a field or a preset.
         """
         found = {
-            field.name: _plain(value)
+            field.name: _identified(value)
             for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) != field.default or type(value) is not type(field.default)
         }
@@ -117,10 +126,10 @@ class Settings:
         return found | {"versions": versions} if versions else found
 
 
-def _plain(value: Any) -> Any:
+def _identified(value: Any) -> Any:
     if isinstance(value, Settings):
         return value.identity()
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    return [_identified(each) for each in value] if isinstance(value, tuple) else value
 
 
 def key(kind: str, settings: Settings, **made_from: Any) -> str:

@@ -1,25 +1,25 @@
 """The local artifact store: bytes, names, locks and references. It knows nothing of tensors.
 
-    checkpoints/NAME.safetensors   NAME.history.jsonl     refs/ALIAS            one line: KIND/NAME
-    samples/NAME.pt                evaluations/NAME.json  unfinished/NAME.N.pt  pieces of a job that can continue
-    figures/NAME.png  NAME.svg     datasets/              locks/NAME.lock       empty, kept: see `lock`
-    schema                         the number of this form
+    checkpoints/NAME.safetensors  figures/NAME.png  NAME.svg  refs/ALIAS            one line: KIND/NAME
+    samples/NAME.pt               datasets/NAME.json          unfinished/NAME.N.pt  pieces of a job that can continue
+    evaluations/NAME.json         schema  the form's number   locks/NAME.lock       empty, kept: see `lock`
 
-A file appears under its name complete or not at all: it is written beside it, synced and renamed.
+A file appears under its name complete or not at all: it is written beside it, synced and renamed, and the folder is
+synced. Stores of the first form have histories beside their checkpoints, `checkpoints/NAME.history.jsonl`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from advmix_cli import files
 from advmix_cli.errors import AdvmixError, DamagedError, LockedError, NotFoundError, UsageError, nearest
 from advmix_cli.settings import SCHEMA
 
@@ -38,15 +38,23 @@ SINGULAR = {
     "figures": "figure",
 }
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TEMPORARY = ".tmp-"
+_NAME = re.compile(r"[^\x00-\x1f/\\]{1,250}")
+_LONGEST_REF = 1000
 _RESERVED = ("latest", "untrained")
+
+
+class Fits(NamedTuple):
+    """Which artifacts will do, by their files, and what those have that others lack."""
+
+    test: Callable[[Path], bool]
+    having: str
 
 
 def default_root() -> Path:
     """`$ADVMIX_HOME`, else the user's data folder."""
     home = os.environ.get("ADVMIX_HOME", "").strip()
     if home:
-        return Path(home).expanduser().absolute()
+        return files.home(Path(home)).absolute()
     import platformdirs
 
     return platformdirs.user_data_path("advmix", appauthor=False)
@@ -62,12 +70,12 @@ class Store:
         """Raise DamagedError where the folder holds a store of another schema than this version's."""
         found: int | str = SCHEMA
         try:
-            text = (self.root / "schema").read_text().strip()
+            text = files.read(self.root / "schema", 100).decode("ascii").strip()
             found = int(text) if text.isdigit() else repr(text)
-        except (FileNotFoundError, NotADirectoryError):
+        except NotFoundError:
             if any((self.root / kind).is_dir() for kind in SUFFIXES):
                 found = 1  # the only one that had no such file
-        except (OSError, UnicodeDecodeError):
+        except (AdvmixError, UnicodeDecodeError):
             found = "unreadable"
         if found != SCHEMA:
             raise DamagedError(
@@ -91,35 +99,35 @@ class Store:
         schema = self.root / "schema"
         if self.root in path.parents and path != schema and not schema.exists():
             self.write(schema, f"{SCHEMA}\n".encode())
-        temporary = path.parent / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
+            with files.replacing(path) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
-            raise cannot_write(path.parent, error, ours=self.root in path.parents) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            raise files.cannot_write(path.parent, error, ours=self.root in path.parents) from error
         return path
 
     def names(self, kind: str) -> list[str]:
-        """The artifacts of `kind`, the newest first."""
+        """The artifacts of `kind`, the newest first. Raises AdvmixError."""
         suffix = SUFFIXES[kind][0]
         found = []
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.root / kind):
-                if entry.name.endswith(suffix) and not entry.name.startswith(_TEMPORARY):
-                    with contextlib.suppress(OSError):  # gone since
-                        found.append((-entry.stat().st_mtime_ns, entry.name.removesuffix(suffix)))
+        for entry in files.entries(self.root / kind):
+            if entry.name.endswith(suffix) and not entry.name.startswith(files.TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    found.append((-entry.stat(follow_symlinks=False).st_mtime_ns, entry.name.removesuffix(suffix)))
         return [name for _, name in sorted(found)]
 
     def files(self, kind: str, name: str) -> list[Path]:
-        """All files that belong to one artifact."""
-        return [path for s in SUFFIXES[kind] if (path := self.path(kind, name, s)).exists()]
+        """All files that belong to one artifact, itself the last: what lacks that one is nothing any more."""
+        return [path for s in reversed(SUFFIXES[kind]) if os.path.lexists(path := self.path(kind, name, s))]
+
+    def owns(self, path: Path) -> tuple[str, str] | None:
+        """(kind, name) of the artifact that `path` is in this store, None for a file elsewhere."""
+        real = Path(os.path.realpath(path.parent)) / path.name
+        kind = next((kind for kind in SUFFIXES if real.name.endswith(SUFFIXES[kind][0])), None)
+        if kind is None or real.parent != Path(os.path.realpath(self.root / kind)):
+            return None
+        return kind, real.name.removesuffix(SUFFIXES[kind][0])
 
     def unfinished(self, name: str) -> list[Path]:
         """The pieces of the state of the job that makes `name`, in their order."""
@@ -134,7 +142,7 @@ class Store:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise cannot_write(path.parent, error) from error
+            raise files.cannot_write(path.parent, error) from error
 
     # Locks
 
@@ -161,10 +169,10 @@ class Store:
                 on_wait()
                 lock.acquire(poll_interval=0.1)
         except OSError as error:
-            raise cannot_write(path.parent, error) from error
+            raise files.cannot_write(path.parent, error) from error
         try:
-            for stray in self.root.glob(f"*/{_TEMPORARY}*-{name}.*"):  # of a killed holder: nobody else writes these
-                self.delete(stray)
+            for stray in self.root.glob(f"*/{files.TEMPORARY}{glob.escape(name)}.*"):  # of a killed holder
+                files.clear(stray)
             yield
         finally:
             lock.release()
@@ -180,53 +188,69 @@ class Store:
         self.write(self.root / "refs" / f"latest@{kind}", f"{kind}/{name}\n".encode())
 
     def refs(self) -> dict[str, tuple[str, str]]:
-        """Alias -> (kind, name), without `latest`; an unreadable ref is left out."""
+        """Alias -> (kind, name), without `latest`; a ref that names nothing is left out. Raises AdvmixError."""
         found = {}
-        with contextlib.suppress(OSError):
-            for entry in sorted(os.scandir(self.root / "refs"), key=lambda e: e.name):
-                if "@" not in entry.name and not entry.name.startswith(_TEMPORARY):
-                    target = self._target(Path(entry.path))
-                    if target is not None:
-                        found[entry.name] = target
+        for entry in sorted(files.entries(self.root / "refs"), key=lambda e: e.name):
+            if "@" not in entry.name and not entry.name.startswith(files.TEMPORARY):
+                target = self.target(Path(entry.path))
+                if target is not None:
+                    found[entry.name] = target
         return found
 
     @staticmethod
-    def _target(path: Path) -> tuple[str, str] | None:
+    def target(path: Path) -> tuple[str, str] | None:
+        """(kind, name) of what a ref names, None where it names nothing that could be in a store.
+
+        Raises AdvmixError where the system does not let read it: that says nothing of what it names.
+        """
         try:
-            kind, _, name = path.read_text().strip().partition("/")
-        except (OSError, UnicodeDecodeError):
+            kind, _, name = files.read(path, _LONGEST_REF).decode().strip().partition("/")
+        except (NotFoundError, DamagedError, UnicodeDecodeError):
             return None
-        return (kind, name) if kind in SUFFIXES and name else None
+        return (kind, name) if kind in SUFFIXES and _NAME.fullmatch(name) and not name.startswith(".") else None
 
-    def latest(self, kind: str) -> str:
-        """The artifact of `kind` that a command last gave. Raises NotFoundError when there is none."""
-        target = self._target(self.root / "refs" / f"latest@{kind}")
-        if target is not None and self.path(*target).exists():
-            return target[1]
-        names = self.names(kind)
-        if not names:
-            makes = {"checkpoints": "advmix train", "samples": "advmix attack", "evaluations": "advmix eval"}
-            raise NotFoundError(
-                f"there is no {SINGULAR[kind]} in the store {self.root} yet",
-                f"make one: {makes.get(kind, 'advmix visualize')}",
-            )
-        return names[0]
+    def has(self, kind: str, name: str) -> bool:
+        """Whether there is such an artifact."""
+        return os.path.lexists(self.path(kind, name))
 
-    def _given_at(self, kind: str) -> int:
-        """When a command last gave an artifact of `kind`."""
-        with contextlib.suppress(OSError):
-            return (self.root / "refs" / f"latest@{kind}").stat().st_mtime_ns
-        return 0
+    def newest(self, kinds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """(kind, name) of all artifacts of these kinds: what a command last gave first, then the newest, by kind."""
 
-    def resolve(self, ref: str, kinds: tuple[str, ...]) -> tuple[str, str]:
+        def given_at(kind: str) -> int:
+            with contextlib.suppress(OSError):
+                return (self.root / "refs" / f"latest@{kind}").stat().st_mtime_ns
+            return 0
+
+        for kind in sorted(kinds, key=given_at, reverse=True):
+            target = self.target(self.root / "refs" / f"latest@{kind}")
+            first = [target[1]] if target is not None and target[0] == kind and self.has(*target) else []
+            yield from ((kind, name) for name in dict.fromkeys((*first, *self.names(kind))))
+
+    def latest(self, kinds: tuple[str, ...], fits: Fits | None = None) -> tuple[str, str]:
+        """(kind, name) of what a command last gave, else of the newest, among those that will do.
+
+        Raises NotFoundError when there is none.
+        """
+        for kind, name in self.newest(kinds):
+            if fits is None or fits.test(self.path(kind, name)):
+                return kind, name
+        makes = {"checkpoints": "advmix train", "samples": "advmix attack", "evaluations": "advmix eval"}
+        what = " or ".join(SINGULAR[kind] for kind in kinds)
+        raise NotFoundError(
+            f"there is no {what}{' with ' + fits.having if fits else ''} in the store {self.root} yet",
+            f"make one: {makes.get(kinds[0], 'advmix visualize')}",
+        )
+
+    def resolve(self, ref: str, kinds: tuple[str, ...], fits: Fits | None = None, having: str = "") -> tuple[str, str]:
         """(kind, name) of what `ref` names among `kinds`: `latest`, an alias, a name, or a unique prefix of one.
+
+        `latest` is the newest that will do.
 
         Raises NotFoundError, with the candidates, for an unknown, empty or ambiguous reference.
         """
         what = " or ".join(SINGULAR[kind] for kind in kinds)
         if ref == "latest":
-            kind = max(kinds, key=self._given_at)
-            return kind, self.latest(kind)
+            return self.latest(kinds, fits)
         refs = self.refs()
         everything = [(kind, name) for kind in kinds for name in self.names(kind)]
         if ref in refs and refs[ref] in everything:
@@ -246,10 +270,14 @@ class Store:
             raise NotFoundError(f"the reference of a {what} is empty", "give a name, or latest", code="empty")
         if ref in refs:
             kind, name = refs[ref]
-            gone = f"the {SINGULAR[kind]} {name}, " + (
-                "not a " + what if self.path(kind, name).exists() else "which is gone"
-            )
+            gone = f"the {SINGULAR[kind]} {name}, " + ("not a " + what if self.has(kind, name) else "which is gone")
             raise NotFoundError(f"{ref!r} names {gone}", "see advmix store list")
+        others = {kind for kind in SUFFIXES for name in self.names(kind) if name.startswith(ref)} - {*kinds}
+        if others:
+            raise NotFoundError(
+                f"{ref!r} is a {' or '.join(SINGULAR[kind] for kind in sorted(others))}, not a {what}",
+                "see advmix store list",
+            )
         known = [alias for alias, (kind, _) in refs.items() if kind in kinds] + [name for _, name in everything]
         raise NotFoundError(
             f"no {what} is called {ref!r}",
@@ -258,15 +286,25 @@ class Store:
 
     # Housekeeping
 
-    def leftovers(self) -> list[Path]:
-        """What interrupted processes left: temporary files, unfinished runs, and refs that lead nowhere."""
-        found = [path for path in self.root.glob(f"*/{_TEMPORARY}*") if path.is_file()]
-        found += sorted((self.root / "unfinished").glob("*.pt"))
-        for path in sorted((self.root / "refs").glob("*")):
-            target = self._target(path)
-            if not path.name.startswith(_TEMPORARY) and (target is None or not self.path(*target).exists()):
-                found.append(path)
-        return found
+    def leftovers(self) -> dict[Path, str]:
+        """What interrupted processes left, and why it is of no use: strays, unfinished runs, orphans, dead refs."""
+        found = {path: self.no_use(path) for at in ("*", "*/*") for path in sorted(self.root.glob(at))}
+        return {path: why for path, why in found.items() if why}
+
+    def no_use(self, path: Path) -> str:
+        """Why a file of the store is of no use to anybody; nothing where it may be."""
+        kind, name = path.parent.name, path.name
+        if name.startswith(files.TEMPORARY):
+            return "leftover"
+        if kind == "unfinished" and name.endswith(".pt"):
+            return "unfinished run"
+        if kind == "refs":
+            target = self.target(path)
+            return "" if target is not None and self.has(*target) else "leads nowhere"
+        first, *others = SUFFIXES.get(kind, ("",))
+        belongs = next((suffix for suffix in others if name.endswith(suffix)), None)
+        alone = belongs and not os.path.lexists(path.with_name(name.removesuffix(belongs) + first))
+        return f"its {SINGULAR[kind]} is gone" if alone else ""
 
     def free_bytes(self) -> int | None:
         """Free space on the store's disk, None where there is no such folder yet."""
@@ -285,17 +323,3 @@ def check_alias(alias: str) -> str:
             f"not {' or '.join(_RESERVED)}",
         )
     return alias
-
-
-def cannot_write(folder: Path, error: OSError, *, ours: bool = True) -> AdvmixError:
-    """What to say when the system refused a write below `folder`, the store's (`ours`) or one that was asked for."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return AdvmixError(
-        f"cannot write to {folder}: {error.strerror or error}",
-        "nothing half-written is left; free some space (advmix store prune) or set ADVMIX_HOME to another disk"
-        if full
-        else "set ADVMIX_HOME to a folder that you can write"
-        if ours
-        else "choose another --out",
-        code="disk-full" if full else "not-writable",
-    )

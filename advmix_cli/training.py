@@ -18,7 +18,7 @@ from advmix_cli import draws, graphs
 from advmix_cli.attacks import adversarial_batch, attack_set, to_float
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
-from advmix_cli.errors import AdvmixError
+from advmix_cli.errors import AdvmixError, StateError
 from advmix_cli.evaluation import score
 from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
 from advmix_cli.runtime import autocast, derived, generator
@@ -105,6 +105,16 @@ def _copy(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Whether plain values have the same form: keys, lengths and types, but for what a device sets."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = {*one, *other} - {*_OF_THE_DEVICE}
+        return names <= one.keys() & other.keys() and all(_alike(one[name], other[name]) for name in names)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return type(one) is type(other)
+
+
 class Clock:
     """Where the time of an epoch went. On a GPU it waits for the device at each lap, so it runs only when asked."""
 
@@ -157,12 +167,25 @@ class _Run:
         }
 
     def restore(self, state: State) -> None:
-        """The inverse of `state`."""
+        """The inverse of `state`. Raises StateError for what is none of this run."""
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise StateError(f"the state does not fit the run: {error}", "begin again") from None
+
+    def _restore(self, state: State) -> None:
+        own_state = self.state()
+        groups = own_state["optimizer"]["param_groups"], state["optimizer"]["param_groups"]
+        if not _alike(own_state["scheduler"], state["scheduler"]) or not _alike(*groups):
+            raise ValueError("the schedule is another")
         self.model.load_state_dict(state["model"])
         own = [{name: group.get(name) for name in _OF_THE_DEVICE} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, kept in zip(self.optimizer.param_groups, own, strict=True):
             group.update({name: value for name, value in kept.items() if name in group})
+        for parameter, kept in self.optimizer.state.items():
+            if any(each.shape not in (parameter.shape, ()) for each in kept.values() if isinstance(each, torch.Tensor)):
+                raise ValueError("the optimiser is another's")
         self.scheduler.load_state_dict(state["scheduler"])
         self.history, self.best_epoch = list(state["history"]), state["best_epoch"]
         self.best_rank = tuple(state["best_rank"])
@@ -262,6 +285,15 @@ class _Run:
         rank = (row.get(chosen_by, float(row["epoch"])), -row.get("validation_loss", 0.0))
         if rank > self.best_rank:
             self.best, self.best_epoch, self.best_rank = _copy(self.model), row["epoch"], rank
+
+
+def epochs_of(state: State) -> int:
+    """After how many epochs a state was made. Raises StateError for what is none."""
+    history, best = state.get("history"), state.get("best_epoch")
+    rows = isinstance(history, list) and [row.get("epoch") for row in history if isinstance(row, dict)]
+    if not rows or rows != list(range(1, len(rows) + 1)) or best not in rows:
+        raise StateError("the state has no history", "begin again")
+    return len(rows)
 
 
 def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:

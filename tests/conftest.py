@@ -61,6 +61,33 @@ def content_of(path: Path) -> Any:
     return record, content[end:]
 
 
+MADE = {
+    "advmix": "0", "torch": "2", "python": "3", "device": "cpu", "gpu": None, "threads": 1, "batch_size": None,
+    "not_deterministic": [], "command": "advmix", "date": "2026-01-01", "seconds": 0.5,
+}  # fmt: skip
+CHECKPOINT: dict[str, Any] = {
+    "schema": 2, "kind": "checkpoint", "name": "n", "key": "0" * 64, "origin": "import", "source": "x.pt",
+    "arch": "lenet5", "dataset": "mnist", "shape": [1, 32, 32], "classes": 10, "epochs": 0, "metrics": {}, "made": MADE,
+}  # fmt: skip
+"""A record that a checkpoint may have."""
+
+
+def samples_record(n: int) -> dict[str, Any]:
+    """A record that a cache of n images may have."""
+    from advmix_cli.config import AttackSettings
+    from advmix_cli.threats import Threat
+
+    threat = Threat(eps=0.3)
+    settings = AttackSettings("default", "mnist", "test", n, threat)
+    return {
+        "schema": 2, "kind": "samples", "name": "n", "key": "0" * 64, "preset": "default",
+        "settings": settings.to_dict(), "dataset": "mnist", "fingerprint": "1" * 64, "split": "test",
+        "threat": threat.to_dict(), "seed": 0, "n": n, "clean_correct": 0, "robust_correct": 0, "linf_max": 0.1,
+        "l2_max": 0.1, "after": [[threat.label, 0]], "made": MADE,
+        "model": {"name": "m", "weights": "untrained", "seed": 0, "arch": "lenet5"},
+    }  # fmt: skip
+
+
 Run = Callable[..., Outcome]
 
 ADVMIX_THAT_HEEDS_CTRL_C = (

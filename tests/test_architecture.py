@@ -17,8 +17,8 @@ MODULES = {
 
 LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
-    {"advmix_cli.settings", "advmix_cli.statistics"},
-    {"advmix_cli.threats", "advmix_cli.results", "advmix_cli.store", "advmix_cli.artifacts"},
+    {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files"},
+    {"advmix_cli.threats", "advmix_cli.results", "advmix_cli.store"},
     {"advmix_cli.config"},
     {"advmix_cli.presets"},
     {
@@ -30,7 +30,7 @@ LAYERS = [
         "advmix_cli.figures",
         "advmix_cli.output",
     },
-    {"advmix_cli.mixing", "advmix_cli.attacks"},
+    {"advmix_cli.mixing", "advmix_cli.attacks", "advmix_cli.artifacts"},
     {"advmix_cli.evaluation"},
     {"advmix_cli.training", "advmix_cli.audit"},
     {"advmix_cli.workflows"},

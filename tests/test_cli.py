@@ -427,9 +427,11 @@ def test_paths_and_weights_as_references(trained: Path, advmix: Run) -> None:
     last = advmix("eval", "a@last", "--limit", "50", "--json")
     assert last.code == 0
     assert last.data["rows"][0]["model"] == "a@last"
-    moved = Path(path).with_name("elsewhere.safetensors")
+    moved = trained.parent / "elsewhere.safetensors"
     shutil.copy(path, moved)
     assert advmix("eval", moved, "--limit", "50", "--json").data["rows"][0]["accuracy"] == by_name["accuracy"]
+    shutil.copy(path, Path(path).with_name("another.safetensors"))
+    assert advmix("eval", "another", "--limit", "50").code == 4, "the store holds nothing under another's name"
 
 
 def test_removal_says_first_what_goes(trained: Path, advmix: Run) -> None:
@@ -515,9 +517,8 @@ def test_killed_training_continues_to_the_same_bytes(tmp_path: Path, command: st
     assert kills == 3
     out, err = start(killed).communicate(timeout=200)
     assert err == ""
-    for suffix in (".safetensors", ".history.jsonl"):
-        first, second = (home / "checkpoints" / (out.strip() + suffix) for home in (whole, killed))
-        assert content_of(first) == content_of(second)
+    first, second = (home / "checkpoints" / f"{out.strip()}.safetensors" for home in (whole, killed))
+    assert content_of(first) == content_of(second)
     assert list(killed.glob("unfinished/*")) == []
     assert list(killed.glob("*/.tmp*")) == []
 

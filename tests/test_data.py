@@ -38,7 +38,7 @@ def test_unknown_names_get_the_nearest() -> None:
 def test_a_fingerprint_is_computed_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session.open()
     value = session.fingerprint("glyphs")
-    assert json.loads((home / "datasets/glyphs.json").read_text())["fingerprint"] == value
+    assert json.loads((home / "datasets/glyphs.json").read_text())["record"]["fingerprint"] == value
 
     def again(name: str, root: Path) -> str:
         raise AssertionError("computed again")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Run
 from PIL import Image
 
-from advmix_cli import figures
+from advmix_cli import figures, models
 from advmix_cli.figures.style import COLOURS
 
 KINDS = {
@@ -47,31 +47,45 @@ def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, t
         assert expected in text, (expected, text)
     assert (tmp_path / "picture.svg").read_bytes() == Path(first["svg"]).read_bytes()
 
-    bytes_before = Path(first["png"]).read_bytes(), Path(first["svg"]).read_bytes()
+    before = np.asarray(Image.open(first["png"])), Path(first["svg"]).read_bytes()
     again = advmix("visualize", *KINDS[kind], "--json").data
     assert (first["cached"], again["cached"]) == (False, True)
     forced = advmix("visualize", *KINDS[kind], "--json", "--force").data
     assert forced["figure"] == first["figure"]
-    assert (Path(forced["png"]).read_bytes(), Path(forced["svg"]).read_bytes()) == bytes_before
+    assert np.array_equal(np.asarray(Image.open(forced["png"])), before[0])
+    assert Path(forced["svg"]).read_bytes() == before[1]
 
 
 def test_curves_need_a_history(trained: Path, advmix: Run) -> None:
-    checkpoint = Path(advmix("store", "path", "a").out.strip())
-    history = checkpoint.with_name(checkpoint.name.replace(".safetensors", ".history.jsonl"))
-    rows = [json.loads(line) for line in history.read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
-    history.write_text(history.read_text()[:100])
-    assert advmix("visualize", "curves", "a").code == 4
-    assert advmix("store", "verify", "a").code == 4
-    history.unlink()
-    assert advmix("visualize", "curves", "a").code == 3
+    record = advmix("store", "show", "a", "--json").data
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]
+    torch.save(models.build("lenet5").state_dict(), trained / "w.pt")
+    advmix("import", trained / "w.pt", "--name", "i", "-q")
+    assert advmix("visualize", "curves", "i").code == 3
+    assert advmix("visualize", "curves", "--json").code == 0, "latest is the newest with a history"
+
+
+def test_a_figure_says_what_it_shows_and_damage_is_found(trained: Path, advmix: Run) -> None:
+    found = advmix("visualize", "curves", "a", "--json").data
+    record = advmix("store", "show", found["figure"], "--json").data
+    assert (record["picture"], record["shows"]["models"][0]["name"]) == (
+        "curves",
+        Path(advmix("store", "path", "a").out).stem,
+    )
+    for path in (Path(found["png"]), Path(found["svg"])):
+        whole = path.read_bytes()
+        for damaged in (b"", whole[:-1], whole[:200] + b"x" + whole[201:]):
+            path.write_bytes(damaged)
+            assert advmix("store", "verify").code == 4
+        path.write_bytes(whole)
+    assert advmix("store", "verify").code == 0
 
 
 def test_colour_pictures() -> None:
     random = np.random.default_rng(0)
     images = random.random((3, 3, 32, 32)).astype(np.float32)
     drawn = figures.samples([("original", images, ["cat", "dog", "cat"])], images - 0.5, ["cat"] * 3, "t", "change")
-    encoded = figures.encode(drawn)
+    encoded = {".svg": figures.svg(drawn), ".png": figures.png(drawn)}
     assert encoded[".png"].startswith(b"\x89PNG")
     assert "dog \N{MULTIPLICATION SIGN}" in encoded[".svg"].decode()
 
@@ -102,4 +116,4 @@ def test_any_character_may_be_in_a_name() -> None:
     drawn = figures.matrix(
         ["x$\\frac{$y", "a_b^c"], ["$clean", "{on"], np.array([[1.0, 2.0], [3.0, 4.0]]), "50 $ and %"
     )
-    assert "x$\\frac{$y" in figures.encode(drawn)[".svg"].decode()
+    assert "x$\\frac{$y" in figures.svg(drawn).decode()

@@ -591,12 +591,12 @@ def numbers(pieces: list[dict[str, Any]]) -> list[int]:
 def test_pieces_of_several_sittings_come_back_in_their_order(tmp_path: Path) -> None:
     for sitting in range(3):
         unfinished = Unfinished(session(tmp_path), "job", "key")
-        assert numbers(unfinished.read()) == list(range(2 * sitting))
+        assert numbers(unfinished.resumed(list)) == list(range(2 * sitting))
         for n in (2 * sitting, 2 * sitting + 1):
             unfinished.add({"n": n})
             unfinished.flush()
-    assert numbers(Unfinished(session(tmp_path), "job", "key").read()) == list(range(6))
-    assert Unfinished(session(tmp_path), "job", "another").read() == []
+    assert numbers(Unfinished(session(tmp_path), "job", "key").resumed(list)) == list(range(6))
+    assert Unfinished(session(tmp_path), "job", "another").resumed(list) == []
     assert session(tmp_path).store.unfinished("job") == [], "what is of no use is deleted"
 
 
@@ -605,13 +605,13 @@ def test_a_state_that_is_replaced_is_the_only_one(tmp_path: Path) -> None:
     for n in range(3):
         unfinished.replace({"n": n})
     assert len(session(tmp_path).store.unfinished("job")) == 1
-    assert numbers(Unfinished(session(tmp_path), "job", "key").read()) == [2]
+    assert numbers(Unfinished(session(tmp_path), "job", "key").resumed(list)) == [2]
 
 
 def test_force_begins_again_but_continues_what_it_began(tmp_path: Path) -> None:
     for forced, expected in ((False, []), (True, []), (True, [1])):
         unfinished = Unfinished(session(tmp_path, force=forced), "job", "key")
-        assert numbers(unfinished.read()) == expected
+        assert numbers(unfinished.resumed(list)) == expected
         unfinished.replace({"n": 1})
 
 

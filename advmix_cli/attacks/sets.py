@@ -12,6 +12,7 @@ from torch import nn
 from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import Change, frozen, logits, outcome, to_float
 from advmix_cli.attacks.run import attack
+from advmix_cli.errors import StateError
 from advmix_cli.runtime import side_by_side, threads
 from advmix_cli.threats import Threat
 
@@ -121,12 +122,18 @@ class _Run:
         return int(self.robust.sum())
 
     def take(self, piece: Piece) -> None:
-        """Learn what a piece says."""
+        """Learn what a piece says. Raises StateError for one that does not fit."""
+        try:
+            self._take(piece)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise StateError(f"a piece does not fit the set: {error}", "begin again") from None
+
+    def _take(self, piece: Piece) -> None:
         if piece["part"] == "clean":
-            self.clean, self.losses, self._known = piece["right"].clone(), piece["losses"].clone(), True
+            self.clean[:], self.losses[:], self._known = piece["right"], piece["losses"], True
             self.robust = self.clean.clone()
             return
-        part = next(part for part in self.parts if part.label == piece["part"])
+        part = {part.label: part for part in self.parts}[piece["part"]]
         samples, worse = piece["samples"], piece["worse"]
         while len(self.after) < self.parts.index(part):  # the parts before are done
             self.close(self.parts[len(self.after)])

@@ -20,6 +20,7 @@ from advmix_cli.audit.settled import settled
 from advmix_cli.config import VERDICTS
 from advmix_cli.evaluation import score
 from advmix_cli.runtime import generator
+from advmix_cli.settings import plain
 from advmix_cli.statistics import wilson
 from advmix_cli.threats import Threat
 
@@ -53,9 +54,8 @@ class Audit:
         return next((verdict for verdict in reversed(VERDICTS) if verdict in found), VERDICTS[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they go into records."""
-        plain = dataclasses.asdict(self) | {"verdict": self.verdict}
-        return plain | {name: [list(point) for point in plain[name]] for name in ("by_eps", "by_steps")}
+        """Plain values, as they go into records; what is infinite is None."""
+        return plain(dataclasses.asdict(self) | {"verdict": self.verdict})  # type: ignore[no-any-return]
 
 
 def transferable(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ from advmix_cli._version import __version__
 from advmix_cli.cli import about, attacking, figures, store, training
 from advmix_cli.cli.base import as_error, show_help
 from advmix_cli.errors import AdvmixError, StoppedError
-from advmix_cli.output import Output
+from advmix_cli.output import Output, prepare
 
 app = typer.Typer(
     name="advmix",
@@ -56,7 +58,25 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(_run(given))
 
 
+PRESSED: list[int] = []
+"""Grows when Ctrl-C is pressed."""
+
+
+def heed_ctrl_c() -> None:
+    """Remember that Ctrl-C was pressed, where it raises KeyboardInterrupt."""
+
+    def pressed(number: int, frame: FrameType | None) -> None:
+        PRESSED.append(number)
+        raise KeyboardInterrupt
+
+    PRESSED.clear()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, pressed)
+
+
 def _run(arguments: list[str]) -> int:
+    prepare()
+    heed_ctrl_c()
     output = Output(_command(arguments), as_json="--json" in arguments)
     try:
         code = app(args=arguments, prog_name="advmix", standalone_mode=False, obj=arguments)
@@ -66,16 +86,32 @@ def _run(arguments: list[str]) -> int:
         return _say(output, error)
     except typer.TyperException as error:
         return _say(output, as_error(error))
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return _say(output, StoppedError("interrupted", "nothing was done"))
     except Exception as error:
         _trace()
+        if PRESSED:  # what others make of a KeyboardInterrupt within them
+            return _say(output, StoppedError("interrupted", "the same command begins again, or continues"))
+        if _lacks_memory(error):
+            return _say(output, AdvmixError("there is not enough memory", "try a smaller --batch-size", code="memory"))
+        if isinstance(error, OSError):
+            at = f" ({error.filename})" if error.filename else ""
+            return _say(output, AdvmixError(f"the system refuses: {error.strerror or error}{at}", code="system"))
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         return _say(output, AdvmixError(message, "unexpected: ADVMIX_DEBUG=1 shows where", code="unexpected"))
 
 
+def _lacks_memory(error: Exception) -> bool:
+    words = ("can't allocate memory", "cannot allocate memory", "failed to map segment", "can't start new thread")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in (*words, "out of memory"))
+
+
 def _say(output: Output, error: AdvmixError) -> int:
-    output.error(error)
+    try:
+        output.error(error)
+    except AdvmixError as unwritable:  # the error itself, as JSON: it is said on stderr then
+        output.as_json = False
+        output.error(unwritable)
     return error.exit_code
 
 

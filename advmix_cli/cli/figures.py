@@ -8,7 +8,7 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
-from advmix_cli.workflows.references import resolve_models, resolve_samples
+from advmix_cli.workflows.references import WITH_HISTORY, of_a_stored_model, resolve_models, resolve_samples
 from advmix_cli.workflows.session import Session
 
 app = typer.Typer(help="Pictures, as PNG and SVG.")
@@ -32,7 +32,7 @@ def samples(
     def work(session: Session) -> Result:
         from advmix_cli.workflows import visualize
 
-        cache = resolve_samples(session, reference(samples, "sample cache"))
+        cache = resolve_samples(session, reference(samples, "sample cache"), of_a_stored_model(session))
         return visualize.samples(session, cache, count, out)
 
     run(ctx, work)
@@ -52,7 +52,7 @@ def curves(
     def work(session: Session) -> Result:
         from advmix_cli.workflows import visualize
 
-        chosen = resolve_models(session, references(models or ["latest"]))
+        chosen = resolve_models(session, references(models or ["latest"]), WITH_HISTORY)
         return visualize.curves(session, chosen, out)
 
     run(ctx, work)

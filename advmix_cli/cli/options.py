@@ -107,6 +107,12 @@ AnyArguments = Annotated[
 ]
 
 Dataset = Annotated[str, typer.Option("--dataset", help="The data set.", autocompletion=complete(*DATASETS))]
+ImportDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", help="The data set.", show_default="its own, else mnist", autocompletion=complete(*DATASETS)
+    ),
+]
 ModelDataset = Annotated[
     str | None,
     typer.Option("--dataset", help="The data set.", show_default="the model's", autocompletion=complete(*DATASETS)),

@@ -1,4 +1,4 @@
-"""`store list|show|path|verify|remove|prune`."""
+"""`store list|show|path|verify|rename|unalias|remove|prune`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import typer
 
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import reference, references, run, show_help
+from advmix_cli.cli.values import complete_refs
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.output import Output
 from advmix_cli.results import Result
+from advmix_cli.workflows import removal
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
-app = typer.Typer(help="What was made: list, show, path, verify, remove, prune.")
+app = typer.Typer(help="What was made: list, show, path, verify, rename, unalias, remove, prune.")
 app.callback(invoke_without_command=True)(show_help)
 
 
-def _confirm(yes: bool) -> workflow.Confirm:
-    def confirm(plan: workflow.Plan) -> bool:
+def _confirm(yes: bool) -> removal.Confirm:
+    def confirm(plan: removal.Plan) -> bool:
         if yes:
             return True
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError(
                 "removing needs a yes, and there is no terminal to ask on",
                 "add -y, or --dry-run to see what would go",
@@ -76,6 +78,26 @@ def verify(ctx: typer.Context, refs: o.AnyArguments = None, json: o.Json = False
 
 
 @app.command()
+def rename(
+    ctx: typer.Context,
+    old: Annotated[
+        str, typer.Argument(metavar="ALIAS", help="An alias.", autocompletion=complete_refs(*workflow.KINDS))
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called.")],
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Rename an alias."""
+    run(ctx, lambda session: workflow.rename(session, old, new))
+
+
+@app.command()
+def unalias(ctx: typer.Context, aliases: o.AnyArguments = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Drop aliases; what they name stays."""
+    run(ctx, lambda session: workflow.unalias(session, references(aliases or [])))
+
+
+@app.command()
 def remove(
     ctx: typer.Context,
     refs: o.AnyArguments = None,
@@ -87,8 +109,8 @@ def remove(
     """Remove artifacts, after showing what goes."""
 
     def work(session: Session) -> Result:
-        plan = workflow.plan_removal(session, references(refs or []))
-        return workflow.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
+        plan = removal.plan_removal(session, references(refs or []))
+        return removal.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
 
     run(ctx, work)
 
@@ -104,6 +126,6 @@ def prune(
     """Remove what nothing needs: leftovers of interrupted work, and what was made from models that are gone."""
 
     def work(session: Session) -> Result:
-        return workflow.carry_out(session, workflow.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
+        return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
 
     run(ctx, work)

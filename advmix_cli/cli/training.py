@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from advmix_cli import data
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import asked, carry_out, reference, run
 from advmix_cli.results import Result
@@ -87,18 +86,18 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .pt, .pth, .tar or .safetensors file with a state dict.")
     ],
-    dataset: o.Dataset = "mnist",
+    dataset: o.ImportDataset = None,
     arch: o.Arch = None,
     name: o.Name = None,
     force: o.Force = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Take in a checkpoint made elsewhere. Nothing in the file is executed."""
+    """Take in a checkpoint made elsewhere, or bring back one of advmix's own. Nothing in the file is executed."""
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows.importing import import_checkpoint
 
-        return import_checkpoint(session, file, dataset, arch or data.info(dataset).arch, name)
+        return import_checkpoint(session, file, dataset, arch, name)
 
     run(ctx, work)

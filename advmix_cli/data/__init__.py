@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advmix_cli import files
 from advmix_cli.errors import AdvmixError, DamagedError, known_name
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def info(name: str) -> DatasetInfo:
 def default_root(home: Path) -> Path:
     """Where the data sets lie: `$ADVMIX_DATA`, else a folder in the store."""
     given = os.environ.get("ADVMIX_DATA", "").strip()
-    return Path(given).expanduser().absolute() if given else home / "data"
+    return files.home(Path(given)).absolute() if given else home / "data"
 
 
 def present(name: str, root: Path) -> bool:

@@ -2,6 +2,6 @@
 
 from advmix_cli.figures.charts import curves, landscape, matrix, reliability, strength
 from advmix_cli.figures.pictures import mixing, samples
-from advmix_cli.figures.style import encode
+from advmix_cli.figures.style import png, svg
 
-__all__ = ["curves", "encode", "landscape", "matrix", "mixing", "reliability", "samples", "strength"]
+__all__ = ["curves", "landscape", "matrix", "mixing", "png", "reliability", "samples", "strength", "svg"]

@@ -188,16 +188,18 @@ def strength(
     return figure
 
 
-def landscape(models: list[tuple[str, list[float], list[list[float]]]], title: str) -> Figure:
+def landscape(models: list[tuple[str, list[float], list[list[float | None]]]], title: str) -> Figure:
     """The loss around an image for models (label, axis, loss): up along its attack, across a random direction.
 
-    `axis` is in units of the whole perturbation, the clean image in the middle, the attacked one at the top.
+    `axis` is in units of the whole perturbation, the clean image in the middle, the attacked one at the top. A
+    loss of None is infinite, and left blank.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 3.1 * len(models), 3.7), layout="constrained")
         panels = figure.subplots(1, len(models), squeeze=False)[0]
         for axes, (label, axis, loss) in zip(panels, models, strict=True):
-            values = np.array(loss)
+            values = np.array(loss, dtype=float)  # None is nan there
+            values = np.ma.masked_invalid(values) if np.isfinite(values).any() else np.zeros(values.shape)
             shown = axes.contourf(axis, axis, values, levels=20, cmap="cividis")
             axes.plot([0, 0], [0, 1], color="white", linewidth=1)
             axes.plot([0], [0], "o", color="white", markeredgecolor="black")

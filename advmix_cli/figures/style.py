@@ -27,12 +27,18 @@ STYLE: Any = {
 }
 
 
-def encode(figure: Figure) -> dict[str, bytes]:
-    """The figure as `.png` and `.svg` bytes, the same for the same figure."""
-    encoded = {}
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        buffer = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            figure.savefig(buffer, format=suffix[1:], dpi=160, metadata=metadata, facecolor="white")
-        encoded[suffix] = buffer.getvalue()
-    return encoded
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes for the same figure."""
+    return _encoded(figure, "svg", {"Date": None})
+
+
+def png(figure: Figure, record: str = "") -> bytes:
+    """The figure as PNG, the same bytes for the same figure and record, which goes into a text chunk."""
+    return _encoded(figure, "png", {"Software": None} | ({"advmix": record} if record else {}))
+
+
+def _encoded(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=form, dpi=160, metadata=metadata, facecolor="white")
+    return buffer.getvalue()

@@ -133,11 +133,14 @@ def list_data(session: Session) -> Result:
         right=("train", "test"),
         note=f"files are in {session.data_root} (set ADVMIX_DATA to change that)",
     )
+    missing = [str(s["name"]) for s in sets if not s["present"]]
     return Result(
         {"root": str(session.data_root), "datasets": sets},
         [str(s["name"]) for s in sets],
         [table],
-        "get one: advmix data fetch mnist",
+        f"get one: advmix data fetch {missing[0]}"
+        if missing
+        else f"train on one: advmix train --dataset {sets[-1]['name']}",
     )
 
 

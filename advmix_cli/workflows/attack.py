@@ -19,6 +19,8 @@ from advmix_cli.workflows.unfinished import Unfinished
 if TYPE_CHECKING:
     from torch import nn
 
+    from advmix_cli import attacks
+
 
 @dataclasses.dataclass(frozen=True)
 class Untrained:
@@ -87,25 +89,29 @@ def _attack(
     images = session.images(settings.dataset, settings.split).first(settings.limit).to(device)
     index = torch.arange(len(images))
     unfinished, threat = Unfinished(session, name, own), settings.threat
-    pieces = unfinished.read()
-    if pieces:
-        session.report.note("continuing where the same command was stopped")
-    with session.report.progress(f"attacking {target.label}", len(images) * len(threat.parts), "images") as progress:
-        attacked = attacks.attack_set(
-            model,
-            images.x,
-            images.y,
-            threat,
-            seed=settings.seed,
-            index=index,
-            images=True,
-            batch_size=session.batch_size,
-            pieces=pieces,
-            on_images=progress,
-            on_standing=lambda n: progress.about(f"{n} still robust"),
-            on_part=part_line(progress, len(images), threat),
-            on_piece=unfinished.add,
-        )
+
+    def run(pieces: list[dict[str, Any]]) -> attacks.AttackedSet:
+        if pieces:
+            session.report.note("continuing where the same command was stopped")
+        total = len(images) * len(threat.parts)
+        with session.report.progress(f"attacking {target.label}", total, "images") as progress:
+            return attacks.attack_set(
+                model,
+                images.x,
+                images.y,
+                threat,
+                seed=settings.seed,
+                index=index,
+                images=True,
+                batch_size=session.batch_size,
+                pieces=pieces,
+                on_images=progress,
+                on_standing=lambda n: progress.about(f"{n} still robust"),
+                on_part=part_line(progress, len(images), threat),
+                on_piece=unfinished.add,
+            )
+
+    attacked = unfinished.resumed(run)
     assert attacked.x_adv is not None
     after = [[label, int(then.right.sum())] for label, then in attacked.after.items()]
     record = {

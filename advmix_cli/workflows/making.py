@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -11,6 +12,7 @@ from typing import Any
 
 from advmix_cli._version import __version__
 from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.store import SINGULAR
 from advmix_cli.workflows.session import Session
 
 
@@ -61,8 +63,11 @@ def make_once(
             raise DamagedError(f"{path} is not what its name says", "remove it (advmix store remove) or use --force")
         return record
 
+    session.check_device()
     record = stored()
     cached = record is not None
+    if cached:
+        _tidy(session, name)
     if record is None:
         waiting = f"another process is making {name}: waiting for it"
         with session.store.lock(name, on_wait=lambda: session.report.note(waiting)):
@@ -73,8 +78,17 @@ def make_once(
                 record = read(path)
     if record is None:
         raise AdvmixError(f"{path} was not written", "try again with --force")
-    session.store.set_latest(kind, name)
+    with contextlib.suppress(AdvmixError) if cached else contextlib.nullcontext():  # a store may be read alone
+        session.store.set_latest(kind, name)
     return record, cached
+
+
+def _tidy(session: Session, name: str) -> None:
+    """Remove what is left of the making of a thing that is there: it was stopped after its last step."""
+    if session.store.unfinished(name):
+        with contextlib.suppress(AdvmixError), session.store.lock(name):
+            for file in session.store.unfinished(name):
+                session.store.delete(file)
 
 
 def set_alias(session: Session, alias: str | None, kind: str, name: str) -> None:
@@ -83,8 +97,10 @@ def set_alias(session: Session, alias: str | None, kind: str, name: str) -> None
         return
     before = session.store.refs().get(alias)
     if before is not None and before != (kind, name):
-        session.report.note(f"{alias} named {before[1]} and now names {name}")
-    session.store.set_ref(alias, kind, name)
+        was = "" if before[0] == kind else f"the {SINGULAR[before[0]]} "
+        session.report.warn(f"{alias} named {was}{before[1]} and now names {name}")
+    if before != (kind, name):
+        session.store.set_ref(alias, kind, name)
 
 
 def quoted(alias: str | None, name: str) -> str:

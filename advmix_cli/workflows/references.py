@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, models
+from advmix_cli import artifacts, files, models
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError
+from advmix_cli.results import shown
 from advmix_cli.settings import digest
+from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.session import Session
 
@@ -77,28 +78,34 @@ class ModelRef:
         }
 
 
-def resolve_path(session: Session, ref: str, kinds: tuple[str, ...], suffixes: tuple[str, ...]) -> tuple[str, Path]:
-    """(label, path) of what `ref` names: a file, or an artifact of `kinds`. Says on stderr what it came to."""
+def resolve_path(
+    session: Session, ref: str, kinds: tuple[str, ...], suffixes: tuple[str, ...], fits: Fits | None = None
+) -> tuple[str, Path]:
+    """(label, path) of what `ref` names: a file, or an artifact of `kinds`. Says on stderr what it came to.
+
+    `latest` is the newest that will do.
+    """
+    store = session.store
     if os.sep in ref or ref.endswith(suffixes):
-        path = Path(ref).expanduser()
-        if path.is_file():
-            return path.name, path
+        path = files.home(Path(ref))
+        if os.path.lexists(path):
+            return shown(path.name), path
         if os.sep in ref:
             raise NotFoundError(f"there is no file {path}", "see advmix store list")
     for suffix in suffixes:
         ref = ref.removesuffix(suffix)
-    kind, name = session.store.resolve(ref, kinds)
+    kind, name = store.resolve(ref, kinds, fits)
     if name != ref:
         session.report.note(f"{ref} is {name}")
-    return (ref if ref in session.store.refs() else name), session.store.path(kind, name)
+    return (ref if ref in store.refs() else name), store.path(kind, name)
 
 
-def resolve_models(session: Session, refs: list[str]) -> list[ModelRef]:
+def resolve_models(session: Session, refs: list[str], fits: Fits | None = None) -> list[ModelRef]:
     """The models that `refs` name; one with a `*` names all aliases of that pattern, in their order."""
     found: list[ModelRef] = []
     for ref in refs:
         if "*" not in ref:
-            found.append(resolve_model(session, ref))
+            found.append(resolve_model(session, ref, fits))
             continue
         pattern, at, which = ref.partition("@")
         aliases = sorted(alias for alias, (kind, _) in session.store.refs().items() if kind == "checkpoints")
@@ -109,31 +116,52 @@ def resolve_models(session: Session, refs: list[str]) -> list[ModelRef]:
     return found
 
 
-def resolve_model(session: Session, ref: str) -> ModelRef:
+def resolve_model(session: Session, ref: str, fits: Fits | None = None) -> ModelRef:
     """The model that `ref` names, verified. Raises NotFoundError, DamagedError or UsageError (a file of others)."""
     base, at, which = ref.rpartition("@")
     if which not in WEIGHTS or not at:
         base, which = ref, "best"
-    label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",))
+    label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",), fits)
     record = artifacts.checkpoint_record(path)
-    stored = session.store.root in path.absolute().parents
+    stored = is_stored(session, path, record)
     return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record, stored)
 
 
-def history(checkpoint: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a training run, an epoch each, as the checkpoint's record knows them.
-
-    Raises NotFoundError when the file beside the checkpoint is gone, DamagedError when it is another.
-    """
-    path = checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".history.jsonl")
-    again = "train again with the same command and --force"
+def _has_history(path: Path) -> bool:
     try:
-        content = path.read_bytes()
-    except OSError:
-        raise NotFoundError(f"the history {path} is gone", again) from None
+        return bool(artifacts.checkpoint_record(path, whole=False)["origin"] != "import")
+    except AdvmixError:
+        return False
+
+
+WITH_HISTORY = Fits(_has_history, "a history")
+
+
+def is_stored(session: Session, path: Path, record: dict[str, Any]) -> bool:
+    """Whether a file is the store's own. Raises DamagedError where it lies there under another's name."""
+    own = session.store.owns(path)
+    if own is not None and own[1] != record["name"]:
+        raise DamagedError(
+            f"{path} is not what its name says: it is {record['name']}", "remove it: advmix store remove"
+        )
+    return own is not None
+
+
+def history(checkpoint: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a training run, an epoch each.
+
+    Raises NotFoundError where there are none. Stores of the first form have them in a file beside the checkpoint, whose
+    digest is in the record; DamagedError where that file is another.
+    """
+    if "history" in record:
+        return list(record["history"])
+    if "history_sha256" not in record:
+        raise NotFoundError(f"{record['name']} has no history: it was imported", "draw runs of advmix train")
+    path = checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".history.jsonl")
+    content = files.read(path, artifacts.LARGEST)
     if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
-        raise DamagedError(f"{path} is damaged: not what was written", again)
-    return [json.loads(line) for line in content.splitlines()]
+        raise DamagedError(f"{path} is damaged: not what was written", "train again with the same command and --force")
+    return artifacts.history(content, path)
 
 
 def load_model(model: ModelRef, device: torch.device | str) -> nn.Sequential:
@@ -163,6 +191,7 @@ class SamplesRef:
     label: str
     path: Path
     record: dict[str, Any] | None
+    stored: bool = True
 
     @property
     def threat(self) -> Threat | None:
@@ -173,31 +202,55 @@ class SamplesRef:
         """What its content is known by in keys: how it was made and what came out, but not when and where."""
         if self.record is not None:
             return digest([self.record["key"], self.record["digest"]])
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return hashlib.sha256(files.read(self.path)).hexdigest()
 
 
-def resolve_samples(session: Session, ref: str) -> SamplesRef:
+def resolve_samples(session: Session, ref: str, fits: Fits | None = None) -> SamplesRef:
     """The sample cache that `ref` names. A file of others is taken, with a note."""
-    label, path = resolve_path(session, ref, ("samples",), (".pt",))
-    record = artifacts.samples_record(path)
-    if record is None and session.store.root in path.parents:
+    label, path = resolve_path(session, ref, ("samples",), (".pt",), fits)
+    record, stored = artifacts.samples_record(path), False
+    if record is not None:
+        stored = is_stored(session, path, record)
+    elif session.store.owns(path):
         raise DamagedError(f"{path} is not what was written: it has no record", "remove it: advmix store remove")
-    if record is None:
+    else:
         session.report.note(f"{path} was not made by advmix: it does not say how its images were attacked")
-    return SamplesRef(label, path, record)
+    return SamplesRef(label, path, record, stored)
+
+
+def of_a_stored_model(session: Session) -> Fits:
+    """Caches whose model the store still has."""
+
+    def test(path: Path) -> bool:
+        try:
+            record = artifacts.samples_record(path, whole=False)
+        except AdvmixError:
+            return False
+        return record is not None and session.store.has("checkpoints", record["model"]["name"])
+
+    return Fits(test, "a model that is still there")
 
 
 def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
-    """The model that a cache was made against, if the store still has those very weights."""
+    """The model that a cache was made against, if the store still has those very weights.
+
+    A path that a file from elsewhere names is not opened: whoever made it wrote that.
+    """
     if samples.record is None:
         raise UsageError(
             f"{samples.path} does not say which model it attacks",
-            "name a model: advmix eval MODEL --samples ...",
+            f"name a model: advmix eval MODEL --samples {samples.path}",
         )
     lineage = samples.record["model"]
+    if "path" in lineage and not samples.stored:
+        raise UsageError(
+            f"{samples.label} attacks a model outside the store, {lineage['name']}",
+            f"name the model: advmix eval MODEL --samples {samples.path}",
+        )
     if lineage["weights"] == "untrained":
         raise UsageError(
-            f"{samples.label} attacks an untrained network", "name a model: advmix eval MODEL --samples ..."
+            f"{samples.label} attacks an untrained network",
+            f"name a model: advmix eval MODEL --samples {samples.label}",
         )
     named = [alias for alias, target in session.store.refs().items() if target == ("checkpoints", lineage["name"])]
     ref = lineage.get("path") or (named or [lineage["name"]])[0]
@@ -206,5 +259,8 @@ def attacked_model(session: Session, samples: SamplesRef) -> ModelRef:
     except NotFoundError:
         model = None
     if model is None or model.digest != lineage["digest"]:
-        raise NotFoundError(f"the model that {samples.label} attacks, {lineage['name']}, is gone", "name another model")
+        raise NotFoundError(
+            f"the model that {samples.label} attacks, {lineage['name']}, is gone",
+            f"name another: advmix eval MODEL --samples {samples.label}",
+        )
     return model

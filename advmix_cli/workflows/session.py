@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from advmix_cli import data
-from advmix_cli.settings import require
+from advmix_cli import artifacts, data, files
+from advmix_cli.config import check_machine
+from advmix_cli.errors import AdvmixError
+from advmix_cli.settings import SCHEMA, require
 from advmix_cli.store import Store, default_root
 
 if TYPE_CHECKING:
@@ -99,10 +100,16 @@ class Session:
         require(
             batch_size is None or batch_size > 0, f"--batch-size must be positive, not {batch_size}", "or leave it out"
         )
+        check_machine(device, threads)
         store = Store(default_root())
         store.check_schema()
         root = data.default_root(store.root)
         return cls(store, root, report or Silent(), device, threads, batch_size, force, command)
+
+    def check_device(self) -> None:
+        """Raise UsageError where a device was asked for that is not here. Asks torch only where it has to."""
+        if self.device_name.startswith(("cuda", "mps")):
+            self.device()
 
     def device(self) -> torch.device:
         """The device to compute on, with threads and determinism set up."""
@@ -123,13 +130,20 @@ class Session:
         path = self.store.root / "datasets" / f"{data.info(dataset).name}.json"
         now = data.stamp(dataset, self.data_root)
         if now and not fresh:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                kept = json.loads(path.read_text())
+            with contextlib.suppress(AdvmixError):
+                kept = fingerprint_record(path)
                 if kept["stamp"] == now:
                     return str(kept["fingerprint"])
         if not data.present(dataset, self.data_root):
             self.report.note(f"{dataset} is not in {self.data_root}: fetching it")
         value = data.fingerprint(dataset, self.data_root)
         now = data.stamp(dataset, self.data_root)
-        self.store.write(path, json.dumps({"fingerprint": value, "stamp": now}).encode())
+        record = {"schema": SCHEMA, "kind": "fingerprint", "name": dataset, "fingerprint": value, "stamp": now}
+        with contextlib.suppress(AdvmixError):  # a store may be read alone; then it is computed each time
+            self.store.write(path, artifacts.sealed(record).encode())
         return value
+
+
+def fingerprint_record(path: Path) -> artifacts.Record:
+    """What is kept of a data set's fingerprint. Raises NotFoundError or DamagedError."""
+    return artifacts.check(artifacts.unseal(files.read(path, artifacts.LARGEST), path), "fingerprint", path)

@@ -1,57 +1,40 @@
-"""`advmix store`: list, show, path, verify, remove and prune what is there."""
+"""`advmix store`: list, show, path and verify what is there; its aliases."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from advmix_cli import artifacts
-from advmix_cli.errors import AdvmixError, DamagedError, LockedError, UsageError
-from advmix_cli.results import Facts, Result, Table
-from advmix_cli.store import SINGULAR, SUFFIXES
-from advmix_cli.workflows.references import WEIGHTS, history, resolve_path
-from advmix_cli.workflows.session import Session
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, nearest
+from advmix_cli.results import Facts, Result, Table, accuracy
+from advmix_cli.store import SINGULAR, SUFFIXES, check_alias
+from advmix_cli.workflows.references import WEIGHTS, history, is_stored, resolve_path
+from advmix_cli.workflows.session import Session, fingerprint_record
 
 KINDS = tuple(SUFFIXES)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Files that are to go, said before anything does."""
-
-    files: list[Path]
-    reasons: list[str]
-    names: list[str]
-
-    def table(self) -> Table:
-        """What goes, why, and how large it is."""
-        rows = [(str(f), reason, _size(_bytes([f]))) for f, reason in zip(self.files, self.reasons, strict=True)]
-        return Table(("file", "why", "size"), rows, right=("size",))
-
-
-Confirm = Callable[[Plan], bool]
-
-
-def read_record(kind: str, path: Path) -> dict[str, Any]:
-    """The verified record of any artifact ({} for figures and files of others)."""
+def read_record(kind: str, path: Path, *, whole: bool = True) -> dict[str, Any]:
+    """The verified record of any artifact ({} for files of others); not `whole`: what its record says of itself."""
     if kind == "checkpoints":
-        return artifacts.checkpoint_record(path)
+        return artifacts.checkpoint_record(path, whole=whole)
     if kind == "samples":
-        return artifacts.samples_record(path) or {}
-    if kind != "evaluations":
-        return {}
+        return artifacts.samples_record(path, whole=whole) or {}
+    if kind == "figures":
+        return artifacts.figure_record(path)
     from advmix_cli.workflows.evaluation import record as evaluations
 
     return evaluations.read(path).to_record()
 
 
 def listing(session: Session, kind: str | None) -> Result:
-    """All artifacts, the newest first in each kind."""
+    """All artifacts, the newest first."""
     store = session.store
     aliases: dict[tuple[str, str], list[str]] = {}
     for alias, target in store.refs().items():
@@ -59,64 +42,100 @@ def listing(session: Session, kind: str | None) -> Result:
     entries: list[dict[str, Any]] = []
     for each in [kind] if kind else KINDS:
         for name in store.names(each):
-            files = store.files(each, name)
+            path = store.path(each, name)
             entries.append(
                 {
                     "kind": SINGULAR[each],
                     "name": name,
                     "aliases": aliases.get((each, name), []),
-                    "bytes": _bytes(files),
-                    "modified": _modified(store.path(each, name)),
-                    "path": str(store.path(each, name)),
+                    **_about(each, path),
+                    "bytes": size_of(store.files(each, name)),
+                    "modified": _modified(path),
+                    "path": str(path),
                 }
             )
+    entries.sort(key=lambda e: e["modified"], reverse=True)
     rows = [
-        (e["kind"], e["name"], " ".join(e["aliases"]), _size(e["bytes"]), e["modified"].replace("T", " "))
+        (e["kind"], e["name"], " ".join(e["aliases"]), _figure(e), str(e["n"] or ""), e["model"] or "",
+         _age(e["modified"]), readable(e["bytes"]))
         for e in entries
-    ]
-    note = f"{store.root}: {_size(sum(e['bytes'] for e in entries))}" + ("" if entries else ", nothing yet")
+    ]  # fmt: skip
+    note = f"{store.root}: {readable(sum(e['bytes'] for e in entries))}" + ("" if entries else ", nothing yet")
+    columns = ("kind", "name", "aliases", "accuracy", "n", "model", "age", "size")
     return Result(
         data={"root": str(store.root), "artifacts": entries},
         refs=[str(e["name"]) for e in entries],
-        blocks=[Table(("kind", "name", "aliases", "size", "modified"), rows, right=("size",), note=note)],
+        blocks=[Table(columns, rows, right=("n", "age", "size"), note=note)],
         hint=f"look into one: advmix store show {entries[0]['name']}" if entries else "make one: advmix train",
     )
 
 
+def _about(kind: str, path: Path) -> dict[str, Any]:
+    """What a list says of an artifact: how many of `n` images are right, `attacked` or clean, and for which model."""
+    found: dict[str, Any] = {"n": None, "correct": None, "accuracy": None, "attacked": False, "model": None}
+    try:
+        record = read_record(kind, path, whole=False)
+    except AdvmixError as error:
+        return found | {"problem": error.message}
+    if kind == "checkpoints" and record["origin"] != "import":
+        n, percent = record["images"]["test"], record["metrics"]["test_accuracy"]
+        found |= {"n": n, "correct": round(percent * n / 100)}
+    elif kind == "samples" and record:
+        found |= {"n": record["n"], "correct": record["robust_correct"], "attacked": True}
+        found["model"] = record["model"]["name"]
+    elif kind == "evaluations":
+        cells, names = record["cells"], [row["lineage"]["name"] for row in record["rows"]]
+        found |= {"n": cells[0][0]["n"], "model": names[0] if len(names) == 1 else f"{len(names)} models"}
+        upper = [cell for column, cell in zip(record["columns"], cells[0], strict=True) if column["bound"] == "upper"]
+        if len(names) == 1:
+            worst = min(upper or cells[0][:1], key=lambda cell: cell["correct"] / cell["n"])
+            found |= {"n": worst["n"], "correct": worst["correct"], "attacked": bool(upper)}
+    if found["correct"] is not None:
+        found["accuracy"] = 100 * found["correct"] / found["n"]
+    return found
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    if "problem" in entry:
+        return "damaged: advmix store verify"
+    if entry["correct"] is None:
+        return ""
+    return accuracy(entry["correct"], entry["n"]) + (" attacked" if entry["attacked"] else "")
+
+
 def show(session: Session, ref: str) -> Result:
     """The record of one artifact."""
-    kind, path = _resolve(session, ref)
+    kind, path = resolve(session, ref)
     record = read_record(kind, path) or {"name": path.stem, "note": "no record"}
-    record = record | {"path": str(path), "bytes": _bytes([path]), "modified": _modified(path)}
-    return Result(data=record, refs=[str(record["name"])], blocks=[Facts(_flat(record))])
+    shown = record | ({"history": f"{len(record['history'])} epochs"} if "history" in record else {})
+    record = record | {"path": str(path), "bytes": size_of([path]), "modified": _modified(path)}
+    return Result(data=record, refs=[str(record["name"])], blocks=[Facts(_flat(record | shown))])
 
 
 def where(session: Session, ref: str) -> Result:
     """The path of one artifact, and nothing else."""
-    kind, path = _resolve(session, ref)
+    kind, path = resolve(session, ref)
     return Result(data={"path": str(path), "kind": SINGULAR[kind]}, refs=[str(path)], blocks=[Facts([("", str(path))])])
 
 
 def verify(session: Session, refs: list[str]) -> Result:
     """Read every artifact (or those named) whole and compare its digests."""
+    store = session.store
     if refs:
-        todo = [_resolve(session, ref) for ref in refs]
+        todo = [resolve(session, ref) for ref in refs]
     else:
-        todo = [(kind, session.store.path(kind, name)) for kind in KINDS for name in session.store.names(kind)]
+        todo = [(kind, store.path(kind, name)) for kind in KINDS for name in store.names(kind)]
+        todo += [("datasets", path) for path in sorted((store.root / "datasets").glob("[!.]*.json"))]
     found: list[dict[str, Any]] = []
     with session.report.progress("verifying", len(todo), "files") as progress:
         for kind, path in todo:
             problem = ""
             try:
-                if kind == "samples":
-                    artifacts.samples_tensors(path)
-                else:
-                    record = read_record(kind, path)
-                    if "history_sha256" in record:
-                        history(path, record)
+                _verify(session, kind, path)
             except AdvmixError as error:
                 problem = error.message
-            found.append({"kind": SINGULAR[kind], "name": path.name, "ok": not problem, "problem": problem})
+            what = SINGULAR.get(kind, "fingerprint")
+            found.append({"kind": what, "name": path.name, "ok": not problem, "problem": problem})
             progress(1)
     bad = [entry for entry in found if not entry["ok"]]
     table = Table(
@@ -136,88 +155,62 @@ def verify(session: Session, refs: list[str]) -> Result:
     )
 
 
-def plan_removal(session: Session, refs: list[str]) -> Plan:
-    """The files of these artifacts and the aliases that name them. Raises LockedError while one is being made."""
-    if not refs:
-        raise UsageError("nothing to remove", "name what is to go: advmix store list")
+def _verify(session: Session, kind: str, path: Path) -> None:
+    if kind == "datasets":
+        fingerprint_record(path)
+        return
+    if kind == "samples":
+        artifacts.samples_tensors(path)
+    record = read_record(kind, path)
+    if record:
+        is_stored(session, path, record)
+    if "history_sha256" in record:
+        history(path, record)
+
+
+def rename(session: Session, old: str, new: str) -> Result:
+    """Let another alias name what `old` names."""
     store = session.store
-    if "latest" in refs:
-        raise UsageError("latest is no name of what is to go", "name it: advmix store list")
-    plan = Plan([], [], [])
-    for kind, path in dict.fromkeys(_resolve(session, ref) for ref in refs):
-        if store.root not in path.parents:
-            raise UsageError(f"{path} is not in the store", "remove it yourself")
-        name = path.name.removesuffix(SUFFIXES[kind][0])
-        with store.lock(name):
-            pass
-        plan.names.append(name)
-        for file in store.files(kind, name):
-            plan.files.append(file)
-            plan.reasons.append(SINGULAR[kind])
-        for alias, target in store.refs().items():
-            if target == (kind, name):
-                plan.files.append(store.root / "refs" / alias)
-                plan.reasons.append(f"alias of {name}")
-    return plan
+    refs = store.refs()
+    target = refs.get(_known(session, old))
+    if target is None:
+        raise NotFoundError(f"{old!r} leads nowhere", f"drop it: advmix store unalias {old}")
+    if refs.get(check_alias(new), target) != target:
+        raise UsageError(f"{new!r} names {refs[new][1]} already", f"drop it first: advmix store unalias {new}")
+    if new != old:
+        store.set_ref(new, *target)
+        store.delete(store.root / "refs" / old)
+    return _said({"alias": new, "was": old, "name": target[1]}, [("alias", new), ("was", old), ("names", target[1])])
 
 
-def plan_pruning(session: Session) -> Plan:
-    """What nothing needs: leftovers of interrupted work, and caches, evaluations of models that are gone."""
-    store = session.store
-    plan = Plan([], [], [])
-    for file in store.leftovers():
-        if not _busy(session, file):
-            plan.files.append(file)
-            plan.reasons.append(
-                {"unfinished": "unfinished run", "refs": "leads nowhere"}.get(file.parent.name, "leftover")
-            )
-    there = set(store.names("checkpoints"))
-    for kind in ("samples", "evaluations"):
-        for name in store.names(kind):
-            path = store.path(kind, name)
-            with contextlib.suppress(AdvmixError):
-                record = read_record(kind, path)
-                lineage = [record["model"]] if kind == "samples" else [row["lineage"] for row in record["rows"]]
-                if any("digest" in model and "path" not in model and model["name"] not in there for model in lineage):
-                    plan.files.append(path)
-                    plan.reasons.append("its model is gone")
-                    plan.names.append(name)
-    return plan
+def unalias(session: Session, aliases: list[str]) -> Result:
+    """Drop aliases; what they name stays."""
+    if not aliases:
+        raise UsageError("nothing to drop", "name an alias: advmix store list")
+    for alias in [_known(session, alias) for alias in aliases]:
+        session.store.delete(session.store.root / "refs" / alias)
+    return _said({"dropped": aliases}, [("dropped", alias) for alias in aliases])
 
 
-def _busy(session: Session, file: Path) -> bool:
-    """Whether a process is at work on what `file` belongs to."""
-    for lock in (session.store.root / "locks").glob("*.lock"):
-        if lock.stem in file.name:
-            try:
-                with session.store.lock(lock.stem):
-                    pass
-            except LockedError:
-                return True
-    return False
+def _said(data: dict[str, Any], rows: list[tuple[str, str]]) -> Result:
+    return Result(data=data, refs=[data["alias"]] if "alias" in data else data["dropped"], blocks=[Facts(rows)])
 
 
-def carry_out(session: Session, plan: Plan, *, dry_run: bool, confirm: Confirm) -> Result:
-    """Delete what the plan names, unless it is a dry run or `confirm` says no."""
-    size = _bytes(plan.files)
-    gone = bool(plan.files) and not dry_run and confirm(plan)
-    if gone:
-        for file in plan.files:
-            session.store.delete(file)
-    said = "removed" if gone else "would remove" if dry_run else "kept"
-    return Result(
-        data={"files": [str(file) for file in plan.files], "bytes": size, "removed": gone},
-        refs=plan.names if gone or dry_run else [],
-        blocks=[dataclasses.replace(plan.table(), note=f"{said} {len(plan.files)} files, {_size(size)}")],
-    )
+def _known(session: Session, alias: str) -> str:
+    folder = session.store.root / "refs"
+    if check_alias(alias) not in session.store.refs() and not (folder / alias).is_file():
+        known = session.store.refs()
+        raise NotFoundError(f"there is no alias {alias!r}", nearest(alias, known) if known else "see advmix store list")
+    return alias
 
 
-def _resolve(session: Session, ref: str) -> tuple[str, Path]:
-    suffixes = tuple(suffix for kind in KINDS for suffix in SUFFIXES[kind])
+def resolve(session: Session, ref: str) -> tuple[str, Path]:
+    """(kind, path) of what `ref` names."""
+    suffixes = tuple(SUFFIXES[kind][0] for kind in KINDS)
     for which in WEIGHTS:
         ref = ref.removesuffix(f"@{which}")
     _, path = resolve_path(session, ref, KINDS, suffixes)
-    kind = next((kind for kind in KINDS if path.name.endswith(SUFFIXES[kind])), None)
+    kind = next((kind for kind in KINDS if path.name.endswith(SUFFIXES[kind][0])), None)
     if kind is None:
         raise UsageError(f"{path} is no artifact", f"artifacts end in {', '.join(suffixes)}")
     return kind, path
@@ -233,13 +226,28 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _bytes(files: list[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.exists())
+def size_of(paths: Iterable[Path]) -> int:
+    """How many bytes these files have; those that are gone have none."""
+    return sum(path.lstat().st_size for path in paths if os.path.lexists(path))
 
 
-def _size(count: int) -> str:
+def readable(count: int) -> str:
+    """A number of bytes, for people."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def _modified(path: Path) -> str:
-    return datetime.datetime.fromtimestamp(path.stat().st_mtime).isoformat(timespec="seconds")
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # of years beyond 9999, or gone since
+        return datetime.datetime.fromtimestamp(path.lstat().st_mtime).isoformat(timespec="seconds")
+    return ""
+
+
+def _age(modified: str) -> str:
+    if not modified:
+        return ""
+    minutes = (datetime.datetime.now() - datetime.datetime.fromisoformat(modified)).total_seconds() / 60
+    for unit, size in (("min", 60), ("h", 24)):
+        if minutes < 2 * size:
+            return f"{max(minutes, 0):.0f} {unit}"
+        minutes /= size
+    return f"{minutes:.0f} d"

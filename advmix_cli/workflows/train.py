@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, config, data, models
 from advmix_cli.config import Adversary, TrainSettings
-from advmix_cli.errors import DamagedError, NotFoundError, UsageError
+from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
 from advmix_cli.results import Facts, Result, share
 from advmix_cli.settings import SCHEMA, digest, key
 from advmix_cli.threats import Threat
@@ -20,21 +17,25 @@ from advmix_cli.workflows.references import ModelRef, load_model, resolve_model
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from advmix_cli import training
+
 
 def standard_checkpoint(session: Session, dataset: str | None) -> ModelRef:
     """The checkpoint that a command last gave, or else the newest, among those of standard training on `dataset`.
 
     None: on any data set. Raises NotFoundError when there is none.
     """
-    names = session.store.names("checkpoints")
-    if names:
-        latest = session.store.latest("checkpoints")
-        names.sort(key=lambda name: name != latest)
-    for name in names:
-        with contextlib.suppress(DamagedError):
-            record = artifacts.checkpoint_record(session.store.path("checkpoints", name))
+    for kind, name in session.store.newest(("checkpoints",)):
+        path = session.store.path(kind, name)
+        try:
+            record = artifacts.checkpoint_record(path, whole=False)
             if not (record.get("settings") or {}).get("adversary") and dataset in (None, record["dataset"]):
                 return resolve_model(session, name)
+        except AdvmixError as error:
+            session.report.warn(f"{error.message}: passed over")
     of = f" of {dataset}" if dataset else ""
     raise NotFoundError(
         f"there is no standard checkpoint{of} to begin from",
@@ -106,41 +107,43 @@ def _train(
 
     device = session.device()
     unfinished = Unfinished(session, planned.name, planned.key)
-    pieces = unfinished.read()
-    state = pieces[-1] if pieces else None
-    if state is not None:
-        session.report.note(f"continuing after epoch {len(state['history'])}")
     images = session.images(settings.dataset, "train"), session.images(settings.dataset, "test")
     splits = training.split(*images, settings)
     splits = training.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
-    model = load_model(init, device) if init else models.build(settings.arch, settings.seed).to(device)
-    done = len(state["history"]) if state is not None else 0
-    with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
-        progress(done * len(splits.train))
-        clock = time.monotonic()
+    sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
 
-        sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
-
-        def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:
-            nonlocal clock
-            progress.line(_epoch_line(row, settings, sizes, time.monotonic() - clock))
-            if row["epoch"] < settings.epochs:
-                unfinished.replace(make_state())
+    def run(pieces: list[dict[str, Any]]) -> tuple[nn.Sequential, training.Trained]:
+        state, done = (pieces[-1], training.epochs_of(pieces[-1])) if pieces else (None, 0)
+        if done:
+            session.report.note(f"continuing after epoch {done}")
+        model = load_model(init, device) if init else models.build(settings.arch, settings.seed).to(device)
+        with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
+            progress(done * len(splits.train))
             clock = time.monotonic()
-            laps.lap("bookkeeping")
-            seconds = laps.read()
-            if verbose:
-                progress.line(_division(seconds))
 
-        trained = training.train(
-            model,
-            splits,
-            settings,
-            state=state,
-            timed=verbose,
-            on_batch=lambda epoch, n: progress(n),
-            on_epoch=on_epoch,
-        )
+            def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:
+                nonlocal clock
+                progress.line(_epoch_line(row, settings, sizes, time.monotonic() - clock))
+                if row["epoch"] < settings.epochs:
+                    unfinished.replace(make_state())
+                clock = time.monotonic()
+                laps.lap("bookkeeping")
+                seconds = laps.read()
+                if verbose:
+                    progress.line(_division(seconds))
+
+            trained = training.train(
+                model,
+                splits,
+                settings,
+                state=state,
+                timed=verbose,
+                on_batch=lambda epoch, n: progress(n),
+                on_epoch=on_epoch,
+            )
+        return model, trained
+
+    model, trained = unfinished.resumed(run)
     metrics = _metrics(trained.history, trained.best_epoch, settings)
     if settings.adversary is not None:
         with session.report.progress("attacking the test images", 2, "models") as progress:
@@ -153,7 +156,6 @@ def _train(
             metrics["test_robust_accuracy"] = robust
             progress(1)
         metrics["test_threat"] = settings.adversary.judge.to_dict()
-    history = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trained.history).encode()
     record = {
         "schema": SCHEMA,
         "kind": "checkpoint",
@@ -172,11 +174,10 @@ def _train(
         "images": sizes,
         "epochs": settings.epochs,
         "metrics": metrics,
-        "history_sha256": hashlib.sha256(history).hexdigest(),
+        "history": trained.history,
         "made": made(session, unfinished.seconds, settings.batch_size),
     }
     store = session.store
-    store.write(store.path("checkpoints", planned.name, ".history.jsonl"), history)
     store.write(store.path("checkpoints", planned.name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
     unfinished.delete()
 

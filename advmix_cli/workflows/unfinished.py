@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import math
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from advmix_cli import artifacts
-from advmix_cli.errors import DamagedError
+from advmix_cli.errors import DamagedError, NotFoundError, StateError
 from advmix_cli.workflows.session import Session
 
 _EVERY_S = 10
+_MOST = 1_000_000
+
+_FIELDS = {"key": str, "forced": bool, "number": int, "seconds": float, "pieces": list}
 
 Piece = dict[str, Any]
+Done = TypeVar("Done")
 
 
 class Unfinished:
@@ -33,25 +38,41 @@ class Unfinished:
         """How long the job has taken, over all sittings."""
         return self._before + time.monotonic() - self._began
 
-    def read(self) -> list[Piece]:
-        """The pieces, in their order. None where there are none or --force begins again; damage is said, and passed."""
+    def resumed(self, work: Callable[[list[Piece]], Done]) -> Done:
+        """`work` on the pieces that are there; on none where there are none, --force begins again, or they are damaged.
+
+        Damage is said. What only the work can tell it raises as `StateError`.
+        """
+        pieces = self._read()
+        if pieces:
+            try:
+                return work(pieces)
+            except StateError:
+                self._warn()
+        self.delete()
+        self._before = 0.0
+        return work([])
+
+    def _warn(self) -> None:
+        folder = self._session.store.root / "unfinished"
+        self._session.report.warn(f"the state of an interrupted run in {folder} is damaged: beginning again")
+
+    def _read(self) -> list[Piece]:
         found: list[Piece] = []
         try:
             for file in self._files:
-                artifacts.samples_record(file)  # the archive's checksums
-                kept: dict[str, Any] = artifacts.load_plain(file)
+                kept = artifacts.read_state(file)
+                if kept.keys() != _FIELDS.keys() or not all(type(kept[name]) is kind for name, kind in _FIELDS.items()):
+                    raise DamagedError(f"{file} is no state", "begin again")
+                if not (0 <= kept["seconds"] < math.inf and 0 <= kept["number"] < _MOST):
+                    raise DamagedError(f"{file} is no state", "begin again")
                 if kept["key"] != self._key or (self._session.force and not kept["forced"]):
-                    found = []
-                    break
+                    return []
                 found += kept["pieces"]
-                self._before, self._next = float(kept["seconds"]), int(kept["number"]) + 1
-        except (DamagedError, KeyError, TypeError, ValueError):
-            folder = self._session.store.root / "unfinished"
-            self._session.report.warn(f"the state of an interrupted run in {folder} is damaged: beginning again")
-            found = []
-        if not found:
-            self.delete()
-            self._before = 0.0
+                self._before, self._next = kept["seconds"], kept["number"] + 1
+        except (DamagedError, NotFoundError):
+            self._warn()
+            return []
         return found
 
     def add(self, piece: Piece) -> None:
@@ -75,16 +96,12 @@ class Unfinished:
         self._files = self._files[len(before) :]
 
     def _write(self, pieces: list[Piece]) -> None:
-        import torch
-
         content = {
             "key": self._key, "forced": self._session.force, "number": self._next, "seconds": self.seconds,
             "pieces": pieces,
         }  # fmt: skip
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
         path = self._session.store.unfinished_piece(self._name, self._next)
-        self._session.store.write(path, buffer.getvalue())
+        self._session.store.write(path, artifacts.state_bytes(content))
         self._files.append(path)
         self._next += 1
         self._written = time.monotonic()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import data
+from advmix_cli import artifacts, data
 from advmix_cli._version import __version__
-from advmix_cli.errors import NotFoundError, UsageError
+from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result, distinct
 from advmix_cli.settings import SCHEMA, digest, number
+from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import Untrained, build
-from advmix_cli.workflows.evaluation.pictures import DRAWN, available
+from advmix_cli.workflows.evaluation.pictures import DRAWN, WITHOUT_AUDIT, available
 from advmix_cli.workflows.evaluation.record import Evaluation, read
 from advmix_cli.workflows.making import make_once
 from advmix_cli.workflows.references import (
@@ -42,7 +45,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
     def draw() -> Figure:
         import torch
 
-        from advmix_cli import artifacts, attacks, figures
+        from advmix_cli import attacks, figures
 
         device = session.device()
         x_adv, labels, index = artifacts.samples_tensors(cache.path)
@@ -81,7 +84,14 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
 
-    return _figure(session, "samples", {"samples": cache.identity(), "count": count, "model": model.label}, draw, out)
+    return _figure(
+        session,
+        "samples",
+        {"samples": cache.identity(), "count": count, "model": model.label},
+        draw,
+        out,
+        {"samples": cache.label, "model": model.label},
+    )
 
 
 def _size(linf_max: float, threat: Threat) -> str:
@@ -108,13 +118,14 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
         raise UsageError(f"{len(models)} runs are too many for one picture", f"name at most {MAX_RUNS}")
     if len({model.dataset for model in models}) > 1:
         raise UsageError("these runs learned different data sets", "draw the runs of one data set at a time")
+    histories = [history(model.path, model.record) for model in models]
     sizes = [int(model.record["images"]["test"]) for model in models]
     labels = distinct([model.label for model in models])
     if len(set(sizes)) > 1:
         labels = [f"{label} (n = {size})" for label, size in zip(labels, sizes, strict=True)]
     runs = [
-        (label, _history(model), int(model.record["metrics"]["best_epoch"]))
-        for label, model in zip(labels, models, strict=True)
+        (label, rows, int(model.record["metrics"]["best_epoch"]))
+        for label, rows, model in zip(labels, histories, models, strict=True)
     ]
 
     def draw() -> Figure:
@@ -125,13 +136,14 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
         title = f"{models[0].dataset}: training and test ({n}), epoch chosen by {' or '.join(sorted(chosen_by))}"
         return figures.curves(runs, title)
 
-    return _figure(session, "curves", {"runs": [[label, digest(h)] for label, h, _ in runs]}, draw, out)
-
-
-def _history(model: ModelRef) -> list[dict[str, Any]]:
-    if model.record.get("origin") == "import":
-        raise NotFoundError(f"{model.label} has no history: it was imported", "draw runs of advmix train")
-    return history(model.path, model.record)
+    return _figure(
+        session,
+        "curves",
+        {"runs": [[label, digest(h)] for label, h, _ in runs]},
+        draw,
+        out,
+        {"models": [model.lineage() for model in models]},
+    )
 
 
 def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, out: Path | None) -> Result:
@@ -165,18 +177,27 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
         "seed": seed,
         "data": session.fingerprint(dataset),
     }
-    return _figure(session, "mixing", settings, draw, out)
+    return _figure(session, "mixing", settings, draw, out, settings)
 
 
 def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Result:
     """A picture of an evaluation: one of `evaluation.pictures.DRAWN`."""
-    _, path = resolve_path(session, ref, ("evaluations",), (".json",))
+    fits = Fits(lambda path: _has(kind, path), "an audit") if kind not in WITHOUT_AUDIT else None
+    _, path = resolve_path(session, ref, ("evaluations",), (".json",), fits)
     shown = _as_called_now(session, read(path))
     if kind not in available(shown):
         raise UsageError(f"{path.stem} has no audit to draw", "make one: advmix eval MODEL --audit")
     record = shown.to_record()
     parts = {part: record[part] for part in ("rows", "columns", "cells")}
-    return _figure(session, kind, parts, lambda: DRAWN[kind](shown), out)
+    shows = {"evaluation": shown.name, "models": [row.lineage for row in shown.rows]}
+    return _figure(session, kind, parts, lambda: DRAWN[kind](shown), out, shows)
+
+
+def _has(kind: str, path: Path) -> bool:
+    try:
+        return kind in available(read(path))
+    except AdvmixError:
+        return False
 
 
 def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
@@ -190,10 +211,17 @@ def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
 
 
 def _figure(
-    session: Session, kind: str, settings: dict[str, Any], draw: Callable[[], Figure], out: Path | None
+    session: Session,
+    kind: str,
+    settings: dict[str, Any],
+    draw: Callable[[], Figure],
+    out: Path | None,
+    shows: dict[str, Any],
 ) -> Result:
     if out is not None and out.suffix not in (".png", ".svg"):
         raise UsageError(f"--out {out} must end in .png or .svg", "both are in the store in any case")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder {out.absolute().parent}", "make it first, or write elsewhere")
     key = digest({"schema": SCHEMA, "kind": kind, "version": __version__, "from": settings})
     name = f"{kind}-{key[:8]}"
     store = session.store
@@ -201,13 +229,18 @@ def _figure(
     def make() -> None:
         from advmix_cli import figures
 
-        encoded = figures.encode(draw())
-        for suffix in (".svg", ".png"):
-            store.write(store.path("figures", name, suffix), encoded[suffix])
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = {
+            "schema": SCHEMA, "kind": "figure", "name": name, "key": key, "picture": kind, "shows": shows,
+            "made": {"advmix": __version__, "command": session.command, "date": date},
+        }  # fmt: skip
+        svg = figures.svg(figure := draw())
+        png = figures.png(figure, artifacts.sealed(record | {"svg_sha256": hashlib.sha256(svg).hexdigest()}))
+        store.write(store.path("figures", name, ".svg"), svg)
+        store.write(store.path("figures", name), png)
 
-    def read(path: Path) -> dict[str, Any] | None:
-        whole = path.read_bytes().endswith(b"IEND\xaeB`\x82") and path.with_suffix(".svg").exists()
-        return {"key": key} if whole else None
+    def read(path: Path) -> dict[str, Any]:
+        return artifacts.figure_record(path) or {"key": key}  # those of the first form have no record
 
     _, cached = make_once(session, "figures", name, key, read, make)
     png, svg = store.path("figures", name), store.path("figures", name, ".svg")

@@ -5,6 +5,7 @@ An evaluation is walked once: its columns are decided, it is measured, recorded,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from advmix_cli import artifacts, data
 from advmix_cli.config import VERDICTS, EvalSettings
-from advmix_cli.errors import AdvmixError, UsageError
+from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
 from advmix_cli.results import Result
 from advmix_cli.settings import key
 from advmix_cli.workflows.evaluation import columns, record, table
@@ -56,8 +57,9 @@ def evaluate(
     found, cached = make_once(session, "evaluations", name, own, _read, make)
     evaluation: Evaluation = found["evaluation"]
     called = evaluation.called([model.label for model in models], [column.label for column in met])
-    if called != evaluation:  # the same numbers under other aliases
-        _write(path, session, called)
+    if called != evaluation:  # the same numbers under other aliases; a store may be read alone
+        with contextlib.suppress(AdvmixError) if cached else contextlib.nullcontext():
+            _write(path, session, called)
     answer = table.result(called, path, cached)
     if report is not None:
         from advmix_cli.workflows.evaluation.report import html
@@ -123,12 +125,22 @@ def _measured(
         limit = max(int(cache.index.max()) + 1 for cache in caches)
     images = images.first(limit).to(device)
     unfinished = Unfinished(session, name, own)
-    state = measure.State(session, unfinished)
-    rows, cells, size = measure.measure(session, models, images, met, caches, settings, state)
-    if settings.audited:
-        found = measure.audits(session, models, images, settings, state)
-        rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
-    return Evaluation(name, own, settings, fingerprint, rows, met, cells, made(session, unfinished.seconds, size))
+
+    def run(pieces: list[dict[str, Any]]) -> Evaluation:
+        state = measure.State(session, unfinished, pieces)
+        rows, cells, size = measure.measure(session, models, images, met, caches, settings, state)
+        if settings.audited:
+            found = measure.audits(session, models, images, settings, state)
+            rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
+        how = made(session, unfinished.seconds, size)
+        evaluation = Evaluation(name, own, settings, fingerprint, rows, met, cells, how)
+        try:
+            record.checked(evaluation.to_record(), session.store.path("evaluations", name))
+        except DamagedError as error:  # an audit that a state holds may be none
+            raise StateError(error.message, error.hint) from None
+        return evaluation
+
+    return unfinished.resumed(run)
 
 
 def _judged(answer: Result, evaluation: Evaluation, fail_on: str | None) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli.config import EvalSettings
-from advmix_cli.errors import DamagedError, UsageError
+from advmix_cli.errors import DamagedError, StateError, UsageError
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
 from advmix_cli.workflows.evaluation.record import Cell, Column, Row
@@ -35,10 +35,12 @@ class Cache:
 class State:
     """What a stopped evaluation continues from: the pieces of each job, which is a model and what is done with it."""
 
-    def __init__(self, session: Session, unfinished: Unfinished) -> None:
+    def __init__(self, session: Session, unfinished: Unfinished, pieces: list[dict[str, Any]]) -> None:
         self._unfinished = unfinished
         self._pieces: dict[str, list[dict[str, Any]]] = {}
-        for piece in unfinished.read():
+        for piece in pieces:
+            if not isinstance(piece, dict) or not isinstance(piece.get("job"), str):
+                raise StateError("a piece belongs to no job", "begin again")
             self._pieces.setdefault(piece["job"], []).append(piece)
         if self._pieces:
             session.report.note("continuing where the same command was stopped")
@@ -242,5 +244,5 @@ def audits(
                 on_check=on_check,
             )
             state.add(f"{digest} audit", {"audit": audited.to_dict()})
-    found: list[dict[str, Any]] = [state.of(f"{model.digest} audit")[0]["audit"] for model in models]
+    found: list[dict[str, Any]] = [state.of(f"{model.digest} audit")[0].get("audit", {}) for model in models]
     return found

@@ -75,6 +75,9 @@ DRAWN: dict[str, Callable[[Evaluation], Figure]] = {
 }
 
 
+WITHOUT_AUDIT = ("matrix", "reliability")
+
+
 def available(evaluation: Evaluation) -> list[str]:
     """Which of them the evaluation has: the last two need an audit."""
-    return [kind for kind in DRAWN if evaluation.audited or kind in ("matrix", "reliability")]
+    return [kind for kind in DRAWN if evaluation.audited or kind in WITHOUT_AUDIT]

@@ -10,11 +10,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from advmix_cli import artifacts
+from advmix_cli import artifacts, files
 from advmix_cli.config import EvalSettings
 from advmix_cli.errors import DamagedError
 from advmix_cli.results import distinct
-from advmix_cli.settings import SCHEMA
+from advmix_cli.results import shown as printable
+from advmix_cli.settings import SCHEMA, plain
 from advmix_cli.statistics import wilson
 from advmix_cli.threats import Threat
 
@@ -43,7 +44,7 @@ class Column:
     def shown(self) -> str:
         """Its label for people: what the as-run attack made says so."""
         as_run = self.threat is not None and self.threat.variant == "as-run" and "as-run" not in self.label
-        return self.label + (" (as-run)" if as_run else "")
+        return printable(self.label) + (" (as-run)" if as_run else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Row:
     def shown(self) -> str:
         """Its label for people: one trained against the as-run attack says so."""
         as_run = self.lineage.get("trained_against", {}).get("variant") == "as-run"
-        return self.label + (" (as-run)" if as_run and "as-run" not in self.label else "")
+        return printable(self.label) + (" (as-run)" if as_run and "as-run" not in self.label else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Evaluation:
             dataclasses.asdict(column) | {"threat": column.threat and column.threat.to_dict()}
             for column in self.columns
         ]
-        return {"schema": SCHEMA, "kind": "evaluation", **body}
+        return plain({"schema": SCHEMA, "kind": "evaluation", **body})  # type: ignore[no-any-return]
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Evaluation:
@@ -167,14 +168,14 @@ class Evaluation:
 
 
 def read(path: Path) -> Evaluation:
-    """A stored evaluation. Raises DamagedError."""
-    try:
-        record = artifacts.unseal(path.read_bytes(), path)
-    except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
-    if record.get("kind") != "evaluation":
-        raise DamagedError(f"{path} is no evaluation", "remove it: advmix store remove")
+    """A stored evaluation. Raises NotFoundError or DamagedError."""
+    record = checked(artifacts.unseal(files.read(path, artifacts.LARGEST), path), path)
     try:
         return Evaluation.from_record(record)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise DamagedError(f"{path} is damaged: its record is none of an evaluation", "make it again") from None
+
+
+def checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record, if it is one of an evaluation. Raises DamagedError."""
+    return artifacts.check(record, "evaluation", path)

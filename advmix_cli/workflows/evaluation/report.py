@@ -6,7 +6,7 @@ import base64
 import html as markup
 
 from advmix_cli.config import VERDICTS
-from advmix_cli.results import Result, Table, accuracy
+from advmix_cli.results import Result, Table, accuracy, shown
 from advmix_cli.settings import canonical_json
 from advmix_cli.workflows.evaluation.pictures import DRAWN, available
 from advmix_cli.workflows.evaluation.record import Evaluation
@@ -55,29 +55,33 @@ _CAPTIONS = {
 }
 
 
+def _escaped(text: str) -> str:
+    return markup.escape(shown(text))
+
+
 def html(evaluation: Evaluation, result: Result) -> str:
     """The page: every table of the result, every picture of the evaluation, and its record."""
     from advmix_cli import figures
 
     body = [_table(block) for block in result.blocks if isinstance(block, Table)]
     for kind in available(evaluation):
-        svg = base64.b64encode(figures.encode(DRAWN[kind](evaluation))[".svg"]).decode()
+        svg = base64.b64encode(figures.svg(DRAWN[kind](evaluation))).decode()
         caption = _CAPTIONS[kind]
         body.append(f'<figure><h2>{caption}</h2><img alt="{caption}" src="data:image/svg+xml;base64,{svg}"></figure>')
     record = evaluation.to_record()
-    shown = {part: record[part] for part in ("name", "settings", "columns", "fingerprint", "made")}
+    part_of_it = {part: record[part] for part in ("name", "settings", "columns", "fingerprint", "made")}
     verdicts = "; ".join(
         f"{model} {audit['verdict']}, at most {accuracy(audit['robust']['correct'], audit['robust']['n'])} robust"
         for model, audit in evaluation.audited
     )
     settings, made = evaluation.settings, evaluation.made
     return _PAGE.format(
-        title=markup.escape(f"Evaluation {evaluation.name}"),
-        summary=markup.escape(f"{', '.join(evaluation.models)} on {settings.dataset} {settings.split}, made with "
+        title=_escaped(f"Evaluation {evaluation.name}"),
+        summary=_escaped(f"{', '.join(evaluation.models)} on {settings.dataset} {settings.split}, made with "
                               f"advmix {made['advmix']} and torch {made['torch']}."
                               + (f" Audit: {verdicts}." if verdicts else "")),
         body="\n".join(body),
-        record=markup.escape(canonical_json(shown | {"models": [row.lineage for row in evaluation.rows]})),
+        record=_escaped(canonical_json(part_of_it | {"models": [row.lineage for row in evaluation.rows]})),
     )  # fmt: skip
 
 
@@ -85,13 +89,13 @@ def _table(table: Table) -> str:
     def cell(tag: str, column: str, text: str) -> str:
         kinds = (["number"] if column in table.right else []) + (["grave"] if text in VERDICTS[1:] else [])
         attribute = f' class="{" ".join(kinds)}"' if kinds else ""
-        return f"<{tag}{attribute}>{markup.escape(text)}</{tag}>"
+        return f"<{tag}{attribute}>{_escaped(text)}</{tag}>"
 
     head = "".join(cell("th", column, column) for column in table.columns)
     rows = "".join(
         "<tr>" + "".join(cell("td", column, text) for column, text in zip(table.columns, row, strict=True)) + "</tr>"
         for row in table.rows
     )
-    title = f"<h2>{markup.escape(table.title or table.columns[0])}</h2>"
-    note = f'<p class="note">{markup.escape(table.note)}</p>' if table.note else ""
+    title = f"<h2>{_escaped(table.title or table.columns[0])}</h2>"
+    note = f'<p class="note">{_escaped(table.note)}</p>' if table.note else ""
     return f'<section>{title}<div class="table"><table><tr>{head}</tr>{rows}</table></div>{note}</section>'

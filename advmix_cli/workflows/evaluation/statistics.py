@@ -159,6 +159,10 @@ def audited(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{"model": model, **{part: audit[part] for part in parts}} for model, audit in evaluation.audited]
 
 
+def _value(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.4g}"
+
+
 def audit_table(audit: dict[str, Any]) -> Table:
     """The checks of one model for people, the strongest figure found, and what they come to."""
     grave = [check["name"] for check in audit["checks"] if check["verdict"] in VERDICTS[1:]]
@@ -168,7 +172,7 @@ def audit_table(audit: dict[str, Any]) -> Table:
     return Table(
         ("check", "verdict", "value", "advice"),
         [
-            (check["name"], check["verdict"], f"{check['value']:.4g} {check['unit']}", check["advice"])
+            (check["name"], check["verdict"], f"{_value(check['value'])} {check['unit']}", check["advice"])
             for check in audit["checks"]
         ],
         title=f"audit of {audit['model']}: {audit['verdict']}; at most {figure} are robust",

@@ -42,7 +42,7 @@ def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
         blocks=list(tables),
         hint=f"as a picture: advmix visualize matrix {evaluation.name}"
         if len(evaluation.columns) > 1
-        else f"attack it: advmix attack {evaluation.rows[0].label}",
+        else f"attack it: advmix attack {evaluation.rows[0].lineage.get('path', evaluation.rows[0].label)}",
     )
 
 
@@ -55,6 +55,7 @@ def _plain(model: str, column: Column, cell: Cell) -> dict[str, Any]:
         "accuracy": cell.accuracy,
         "accuracy_ci95": list(cell.interval),
         "loss": cell.loss,
+        "loss_infinite": cell.loss is None,
     }
     row |= {"threat": column.threat.to_dict()} if column.threat else {}
     row |= cell.change or {}

@@ -1,0 +1,170 @@
+"""Checkpoints: safetensors files.
+
+The tensors are the chosen ("best") weights under their plain names and, where they differ, the last epoch's under
+`last/`. One metadata key, `advmix`, holds the sealed record, in it the history of the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from advmix_cli import files
+from advmix_cli.artifacts.digests import Part, Tensors, digest_of, tensors_digest
+from advmix_cli.artifacts.records import DAMAGED_HINT, LARGEST, METADATA_KEY, Record, check, parsed, sealed, unseal
+from advmix_cli.errors import DamagedError, UnsafeError, UsageError
+
+_LAST = "last/"
+_PIECE = 1 << 20
+_MOST_DIMENSIONS = 64
+_TYPES = {
+    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "I64": ("int64", 8),
+    "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1), "U8": ("uint8", 1), "BOOL": ("bool", 1),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A tensor as the header declares it; it lies from `begin` to `end` in the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def checkpoint_bytes(best: Tensors, last: Tensors, record: Record) -> bytes:
+    """A safetensors file of `best` and, where it differs, `last`; the record gains `digests`. Deterministic."""
+    from safetensors.torch import save
+
+    digests = {"best": tensors_digest(best), "last": tensors_digest(last)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in best.items()}
+    if digests["last"] != digests["best"]:
+        tensors |= {_LAST + name: t.detach().cpu().contiguous() for name, t in last.items()}
+    return save(tensors, {METADATA_KEY: sealed(record | {"digests": digests})})
+
+
+def checkpoint_record(path: Path, *, whole: bool = True) -> Record:
+    """The record of a checkpoint, after its digests were verified (`whole`; else the record's alone). Needs no torch.
+
+    Raises NotFoundError, DamagedError (truncated, a flipped bit, an unknown schema, a wrong record), or UsageError for
+    a safetensors file of others, which has no record.
+    """
+    with files.opened(path) as (file, size):
+        metadata, entries = _header(file, size, path)
+        if METADATA_KEY not in metadata:
+            raise UsageError(
+                f"{path} was not made by advmix: it does not say which architecture it belongs to",
+                f"take it in with: advmix import {path} --dataset DATASET --arch ARCH",
+            )
+        record = check(unseal(metadata[METADATA_KEY], path), "checkpoint", path)
+        if not whole:
+            return record
+        best = [_part(file, entry) for entry in entries if not entry.name.startswith(_LAST)]
+        last = [_part(file, entry) for entry in entries if entry.name.startswith(_LAST)]
+        found = {"best": digest_of(best)}
+        found["last"] = digest_of(last) if last else found["best"]
+    if found != record["digests"]:
+        raise DamagedError(f"{path} is damaged: its weights are not what was written", DAMAGED_HINT)
+    return record
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file carries a record of this project. Raises as `checkpoint_record` does."""
+    with files.opened(path) as (file, size):
+        return METADATA_KEY in _header(file, size, path)[0]
+
+
+def checkpoint_weights(path: Path, which: str) -> Tensors:
+    """The `best` or `last` weights of a checkpoint, on the CPU. Call `checkpoint_record` first: it verifies."""
+    tensors = safetensors(path)
+    last = {name.removeprefix(_LAST): t for name, t in tensors.items() if name.startswith(_LAST)}
+    if which == "last" and last:
+        return last
+    return {name: t for name, t in tensors.items() if not name.startswith(_LAST)}
+
+
+def safetensors(path: Path) -> Tensors:
+    """All tensors of a safetensors file, anybody's, on the CPU. Raises NotFoundError, DamagedError or UnsafeError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    with files.opened(path) as (file, size):
+        _header(file, size, path)
+        file.seek(0)
+        data = file.read(size)
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(f"{path} is damaged: {str(error).splitlines()[0][:120]}", DAMAGED_HINT) from None
+
+
+def _header(file: BinaryIO, size: int, path: Path) -> tuple[dict[str, str], list[_Entry]]:
+    """The metadata, and the tensors in their order: each of the size of its shape and type, end to end, to the last."""
+    begin = file.read(8)
+    try:
+        (length,) = struct.unpack("<Q", begin)
+        if length > min(size - 8, LARGEST):
+            raise ValueError("the header is longer than it may be")
+        header = _without_twins(file.read(length))
+        entries = sorted(
+            (_entry(name, header[name], 8 + length) for name in header if name != "__metadata__"),
+            key=lambda entry: (entry.begin, entry.end),
+        )
+        ends = [8 + length, *(entry.end for entry in entries)]
+        if [entry.begin for entry in entries] != ends[:-1] or ends[-1] != size:
+            raise ValueError("its tensors do not lie end to end")
+        metadata = header.get("__metadata__") or {}
+        if not all(type(value) is str for value in metadata.values()):
+            raise ValueError("its metadata is no text")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        if begin.startswith((b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")):
+            raise UnsafeError(
+                f"{path} is not a safetensors file but a pickle, which would have to be executed",
+                "take it in with advmix import",
+            ) from None
+        raise DamagedError(f"{path} is damaged: not a whole safetensors file", DAMAGED_HINT) from None
+    return metadata, entries
+
+
+def _without_twins(text: bytes) -> dict[str, Any]:
+    """A JSON object in which no name stands twice, at any depth."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands twice")
+        return found
+
+    parsed(text)  # within bounds
+    header: dict[str, Any] = json.loads(text, object_pairs_hook=once)
+    return header
+
+
+def _entry(name: str, info: dict[str, Any], start: int) -> _Entry:
+    (dtype, each), shape, (begin, end) = _TYPES[info["dtype"]], info["shape"], info["data_offsets"]
+    if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end)):
+        raise ValueError("sizes are whole numbers")
+    if end - begin != math.prod(shape) * each:
+        raise ValueError("a tensor is not of the size of its shape")
+    return _Entry(name, dtype, tuple(shape), start + begin, start + end)
+
+
+def _part(file: BinaryIO, entry: _Entry) -> Part:
+    def pieces() -> Iterator[bytes]:
+        file.seek(entry.begin)
+        left = entry.end - entry.begin
+        while left:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                return  # cut off since: the digest will not be right
+            left -= len(piece)
+            yield piece
+
+    return entry.name.removeprefix(_LAST), entry.dtype, entry.shape, pieces()

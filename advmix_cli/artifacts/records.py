@@ -1,0 +1,289 @@
+"""Records: what an artifact says of itself, sealed with a checksum, and checked key by key when it is read.
+
+A checksum is no signature: whoever writes a record can seal it. So each kind has a shape that its record must fit, here
+and nowhere else; what reads a record after that can rely on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from advmix_cli import data, models
+from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, EvalSettings, TrainSettings
+from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.settings import SCHEMA, Settings, canonical_json, digest
+from advmix_cli.threats import Threat
+
+Record = dict[str, Any]
+
+METADATA_KEY = "advmix"
+"""Under which files of other forms carry a sealed record."""
+
+LARGEST = 16 << 20
+"""Bytes of the largest record, and of a file that is nothing else."""
+
+_MOST_VALUES = 1_000_000
+DAMAGED_HINT = "make or fetch it again; in the store: the same command with --force, or advmix store remove"
+
+
+def sealed(record: Record) -> str:
+    """A record as text, with its own checksum."""
+    return canonical_json({"record": record, "sha256": digest(record)})
+
+
+def unseal(text: str | bytes, path: Path) -> Record:
+    """The record in `text`. Raises DamagedError when it is not what was sealed, or of another schema."""
+    try:
+        sealed = parsed(text)
+        record: Record = sealed["record"]
+        intact = digest(record) == sealed["sha256"] and isinstance(record, dict)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise DamagedError(f"{path} is damaged: its record is not what was written", DAMAGED_HINT)
+    if record.get("schema") != SCHEMA:
+        raise DamagedError(
+            f"{path} has the schema {str(record.get('schema'))[:20]}, this version reads {SCHEMA}",
+            "it was made by another version of advmix: make it again, or take its weights over with advmix import",
+            code="unknown-schema",
+        )
+    return record
+
+
+def parsed(text: str | bytes) -> Any:
+    """The JSON in `text`. Raises ValueError where it is none, or would come to far more memory than its bytes."""
+    raw = text.encode() if isinstance(text, str) else text
+    if len(raw) > LARGEST or sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise ValueError("too large for a record")
+    return json.loads(text)
+
+
+# Shapes: a type or test for a value, a list for each of many, a tuple for any of these, a dictionary for keys
+
+
+def _whole(low: int = 0) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value < 1 << 63
+
+
+def _one_of(*known: str) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and value in known
+
+
+def _number(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and abs(value) < 1e300 and low <= value <= high
+
+
+def _text(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+def _settings(kind: type[Settings]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and _usable(kind.from_dict(value))
+
+
+def _usable(settings: Settings) -> bool:
+    """Whether what is derived from settings can be had; raises, or says no, where it cannot."""
+    threats = [settings, getattr(settings, "threat", None), *getattr(settings, "threats", ())]
+    for threat in threats:
+        if isinstance(threat, Threat) and not (threat.label and str(threat) and max(threat.passes)):
+            return False
+    return bool(getattr(settings, "label", "none"))
+
+
+COUNT, SOME = _whole(), _whole(1)
+PERCENT, NUMBER, POSITIVE = _number(0, 100), _number(), _number(0)
+HEX = _text(r"[0-9a-f]{64}")
+NAME = _text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,240}")
+WORD = _text(r".{1,400}")
+DATASET, ARCH, SPLIT = _one_of(*data.DATASETS), _one_of(*models.ARCHITECTURES), _one_of(*SPLITS)
+THREAT = _settings(Threat)
+
+_MADE = {
+    "advmix": str, "torch": str, "python": str, "device": str, "gpu": (str, None), "threads": SOME,
+    "batch_size": (SOME, None), "not_deterministic": [str], "command": str, "date": str, "seconds": POSITIVE,
+}  # fmt: skip
+_LINEAGE = {
+    "name": NAME, "weights": _one_of("best", "last"), "digest": HEX, "arch": ARCH, "trained_against?": THREAT,
+    "path?": str,
+}  # fmt: skip
+_UNTRAINED = {"name": NAME, "weights": "untrained", "seed": COUNT, "arch": ARCH}
+_RUN = {"id": _text(r"[0-9a-f]{16,64}"), "seeds": [COUNT]}
+_COMMON = {"schema": SCHEMA, "name": NAME, "key": HEX, "made": _MADE}
+_EPOCH = {
+    "epoch": SOME, "lr": NUMBER, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": PERCENT,
+    "train_accuracy": PERCENT, "validation_accuracy?": PERCENT, "validation_loss?": NUMBER,
+    "validation_robust_accuracy?": PERCENT, "linf_max?": POSITIVE,
+}  # fmt: skip
+_METRICS = {
+    "best_epoch": SOME, "chosen_by": WORD, "test_accuracy": PERCENT, "test_loss": NUMBER,
+    "last_test_accuracy": PERCENT, "last_test_loss": NUMBER, "validation_accuracy?": PERCENT,
+    "test_robust_accuracy?": PERCENT, "last_test_robust_accuracy?": PERCENT, "test_threat?": THREAT,
+    "linf_max?": POSITIVE,
+}  # fmt: skip
+_AUDIT = {
+    "n": SOME, "verdict": _one_of(*VERDICTS), "chance": PERCENT,
+    "robust": {"attack": str, "n": SOME, "correct": COUNT, "accuracy": PERCENT, "accuracy_ci95": [PERCENT]},
+    "checks": [{"name": str, "verdict": str, "value": (NUMBER, None), "unit": str, "advice": str}],
+    "by_eps": [[NUMBER]], "by_steps": [[NUMBER]],
+    "landscape": {"image": COUNT, "label": COUNT, "axis": [NUMBER], "loss": [[(NUMBER, None)]]},
+}  # fmt: skip
+_CELL = {
+    "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [list],
+    "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None),
+}  # fmt: skip
+_ROW = {"label": str, "lineage": _LINEAGE, "run": (_RUN, None), "reliability": [list], "audit": (_AUDIT, None)}
+_COLUMN = {
+    "kind": _one_of("clean", "samples", "attack", "worst"), "label": str, "threat": (THREAT, None),
+    "bound": ("upper", None), "source": (NAME, None), "joint": bool, "of": [COUNT], "further": bool,
+}  # fmt: skip
+_CHECKPOINT = _COMMON | {
+    "kind": "checkpoint", "arch": ARCH, "dataset": DATASET, "shape": [SOME], "classes": SOME, "epochs": COUNT,
+    "digests": {"best": HEX, "last": HEX},
+}  # fmt: skip
+_IMPORTED = _CHECKPOINT | {
+    "origin": "import", "source": str, "metrics": dict, "normalisation?": (dict, None),
+}  # fmt: skip
+_TRAINED = _CHECKPOINT | {
+    "origin": _one_of("train", "advtrain"), "init": (_LINEAGE, None), "fingerprint": HEX, "preset": WORD,
+    "settings": _settings(TrainSettings), "run": _RUN, "metrics": _METRICS, "epochs": SOME, "history?": [_EPOCH],
+    "history_sha256?": HEX, "images": {"train": SOME, "validation": COUNT, "test": SOME},
+}  # fmt: skip
+_SHAPES: dict[str, Any] = {
+    "checkpoint": (_IMPORTED, _TRAINED),
+    "samples": _COMMON | {
+        "kind": "samples", "preset": WORD, "settings": _settings(AttackSettings), "dataset": DATASET,
+        "fingerprint": HEX, "split": SPLIT, "threat": THREAT, "seed": COUNT, "model": (_LINEAGE, _UNTRAINED),
+        "n": SOME, "clean_correct": COUNT, "robust_correct": COUNT, "linf_max": POSITIVE, "l2_max": POSITIVE,
+        "after": [list], "digest": HEX,
+    },
+    "evaluation": _COMMON | {
+        "kind": "evaluation", "settings": _settings(EvalSettings), "fingerprint": HEX, "rows": [_ROW],
+        "columns": [_COLUMN], "cells": [[_CELL]],
+    },
+    "figure": {
+        "schema": SCHEMA, "kind": "figure", "name": NAME, "key": HEX, "picture": WORD, "shows": dict,
+        "svg_sha256": HEX, "made": dict,
+    },
+    "fingerprint": {"schema": SCHEMA, "kind": "fingerprint", "name": DATASET, "fingerprint": HEX, "stamp": dict},
+}  # fmt: skip
+
+
+def check(record: Record, kind: str, path: Path) -> Record:
+    """The record, if it is one of that kind. Raises DamagedError that says what of it is not."""
+    try:
+        misfit = _misfit(record, _SHAPES[kind]) or next(_disagreements(record, kind), None)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError, AdvmixError):
+        misfit = "content"
+    if misfit:
+        raise DamagedError(f"{path} is damaged: its record is not what one of {kind} is ({misfit[:60]})", DAMAGED_HINT)
+    return record
+
+
+def history(content: bytes, path: Path) -> list[Record]:
+    """The rows of a history that is a file of its own, a line each. Raises DamagedError."""
+    try:
+        rows = [parsed(line) for line in content.splitlines()]
+    except (ValueError, RecursionError):
+        rows = [None]
+    if not rows or _misfit(rows, [_EPOCH]) is not None:
+        raise DamagedError(f"{path} is damaged: it holds no epochs", DAMAGED_HINT)
+    return rows
+
+
+def _misfit(value: Any, shape: Any, where: str = "content") -> str | None:
+    """Where `value` does not fit, None where it does."""
+    if isinstance(shape, tuple):
+        found = [_misfit(value, each, where) for each in shape]
+        return None if None in found else max(found, key=lambda at: len(at or ""))
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where
+        for name, inner in shape.items():
+            key = name.removesuffix("?")
+            at = f"{where}.{key}".removeprefix("content.")
+            missing = at if key == name else None
+            found_at = _misfit(value[key], inner, at) if key in value else missing
+            if found_at:
+                return found_at
+        return None
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        return next(filter(None, (_misfit(each, shape[0], where) for each in value)), None)
+    if isinstance(shape, type):
+        return None if type(value) is shape else where
+    fits = shape(value) if callable(shape) else type(value) is type(shape) and value == shape
+    return None if fits else where
+
+
+def _disagreements(record: Record, kind: str) -> Iterator[str]:
+    """What of a record that has the right form cannot be."""
+    if kind == "checkpoint" and record["origin"] != "import":
+        history, metrics = record.get("history"), record["metrics"]
+        if metrics["best_epoch"] > record["epochs"] or (history is None) == ("history_sha256" not in record):
+            yield "metrics.best_epoch"
+        if history is not None and [row["epoch"] for row in history] != list(range(1, record["epochs"] + 1)):
+            yield "history"
+        if (record["settings"].get("adversary") is None) != ("test_threat" not in metrics):
+            yield "metrics.test_threat"
+        if record["settings"].get("adversary") and "last_test_robust_accuracy" not in metrics:
+            yield "metrics.last_test_robust_accuracy"
+    elif kind == "samples":
+        counts = [record["clean_correct"], record["robust_correct"], *_standing(record["after"])]
+        if max(counts) > record["n"]:
+            yield "n"
+        if len(record["after"]) != len(Threat.from_dict(record["threat"]).parts):
+            yield "after"
+    elif kind == "evaluation":
+        yield from _in_cells(record)
+
+
+def _standing(after: list[list[Any]]) -> list[int]:
+    if _misfit([list(each) for each in after], [list]) or any(
+        len(each) != 2 or not WORD(each[0]) or not COUNT(each[1]) for each in after
+    ):
+        raise ValueError("after")
+    return [each[1] for each in after]
+
+
+def _in_cells(record: Record) -> Iterator[str]:
+    columns, rows = record["columns"], record["rows"]
+    if not rows or not columns or len(record["cells"]) != len(rows):
+        yield "cells"
+    for row in record["cells"]:
+        if len(row) != len(columns):
+            yield "cells"
+        for cell in row:
+            flags = base64.b64decode(cell["right"], validate=True)
+            right = sum(byte.bit_count() for byte in flags)
+            if len(flags) != -(-cell["n"] // 8) or cell["correct"] != right or right > cell["n"]:
+                yield "cells.right"
+            if max(_standing(cell["after"]), default=0) > cell["n"]:
+                yield "cells.after"
+    for place, column in enumerate(columns):
+        if any(of >= place for of in column["of"]) or (column["kind"] == "worst") != bool(column["of"]):
+            yield "columns.of"
+        if column["kind"] == "attack" and column["threat"] is None:
+            yield "columns.threat"
+    for row, cells in zip(rows, record["cells"], strict=True):
+        bins = row["reliability"]
+        if any(_misfit(each, [NUMBER]) or len(each) != 3 or not COUNT(each[0]) for each in bins):
+            yield "rows.reliability"
+        if sum(each[0] for each in bins) != cells[0]["n"]:
+            yield "rows.reliability"
+        audit = row["audit"]
+        if audit is not None:
+            grid = audit["landscape"]["loss"]
+            square = len(grid) == len(audit["landscape"]["axis"]) and all(len(line) == len(grid) for line in grid)
+            if not square or audit["robust"]["correct"] > audit["robust"]["n"]:
+                yield "rows.audit"
+            if any(len(point) != 2 for point in (*audit["by_eps"], *audit["by_steps"])):
+                yield "rows.audit"
+    if (record["settings"].get("audited") is not None) != all(row["audit"] is not None for row in rows):
+        yield "rows.audit"

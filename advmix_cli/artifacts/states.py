@@ -1,0 +1,36 @@
+"""What a stopped job left: a line that says the form, a line with the digest of the rest, and a `.pt` file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+from advmix_cli import files
+from advmix_cli.artifacts import archives
+from advmix_cli.errors import DamagedError
+
+_FORM = b"advmix-state 1\n"
+
+
+def state_bytes(content: dict[str, Any]) -> bytes:
+    """Plain tensors and values, sealed."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    return _FORM + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What was sealed, its tensors on the CPU. Raises DamagedError for anything else, another form's included."""
+    raw = files.read(path)
+    sealed, data = raw[len(_FORM) : len(_FORM) + 65], raw[len(_FORM) + 65 :]
+    if not raw.startswith(_FORM) or sealed != hashlib.sha256(data).hexdigest().encode() + b"\n":
+        raise DamagedError(f"{path} is damaged, or of another version", "begin again")
+    content = archives.of(path, data).plain()
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path} is damaged: it holds no state", "begin again")
+    return content
