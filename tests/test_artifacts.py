@@ -7,13 +7,16 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHECKPOINT, samples_record
+from conftest import CHECKPOINT, MADE, samples_record
+from hostile_pickles import CLAIMS, NESTED
 
 from advmix_cli import artifacts, models
+from advmix_cli.config import EvalSettings
 from advmix_cli.errors import DamagedError, NotFoundError, UnsafeError, UsageError
 from advmix_cli.settings import canonical_json
 
@@ -233,3 +236,38 @@ def test_a_record_cannot_be_edited(checkpoint: Path) -> None:
     with pytest.raises(DamagedError, match="record"):
         artifacts.checkpoint_record(checkpoint)
     assert canonical_json(CHECKPOINT) == canonical_json(dict(reversed(CHECKPOINT.items())))
+
+
+@pytest.mark.parametrize("make", [*CLAIMS, *NESTED], ids=lambda make: make.__name__)
+def test_what_a_file_claims_is_checked(tmp_path: Path, make: Callable[[], bytes]) -> None:
+    path = tmp_path / "theirs.pt"
+    path.write_bytes(make())
+    with pytest.raises(DamagedError):
+        artifacts.read_archive(path).plain()
+
+
+def test_a_record_is_checked_key_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for change in ({"name": "../a"}, {"epochs": -1}, {"arch": "lenet6"}, {"shape": "x"}, {"made": None}):
+        path.write_bytes(artifacts.checkpoint_bytes(weights(), weights(), CHECKPOINT | change))
+        with pytest.raises(DamagedError, match=next(iter(change))):
+            artifacts.checkpoint_record(path)
+
+
+def test_an_evaluations_flags_are_those_of_its_images(tmp_path: Path) -> None:
+    cell = {"n": 3, "correct": 1, "loss": None, "right": "gA==", "after": [], "change": None}
+    clean = {
+        "kind": "clean", "label": "clean", "threat": None, "bound": None, "source": None, "joint": True, "of": [],
+        "further": False,
+    }  # fmt: skip
+    lineage = {"name": "m", "weights": "best", "digest": "0" * 64, "arch": "lenet5"}
+    row = {"label": "m", "lineage": lineage, "run": None, "reliability": [[3, 0.5, 0.5]], "audit": None}
+    record = {
+        "schema": 2, "kind": "evaluation", "name": "e", "key": "0" * 64, "made": MADE, "fingerprint": "1" * 64,
+        "settings": EvalSettings("mnist", "test", 3, ()).to_dict(), "rows": [row], "columns": [clean],
+        "cells": [[cell]],
+    }  # fmt: skip
+    assert artifacts.check(record, "evaluation", tmp_path) == record
+    for change in ({"correct": 2}, {"right": "gAA="}, {"right": "/w==", "correct": 8}, {"n": 0}):
+        with pytest.raises(DamagedError):
+            artifacts.check(record | {"cells": [[cell | change]]}, "evaluation", tmp_path)

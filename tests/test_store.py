@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from advmix_cli import files
 from advmix_cli.errors import AdvmixError, DamagedError, LockedError, NotFoundError, UsageError
 from advmix_cli.settings import SCHEMA
 from advmix_cli.store import Store, check_alias
@@ -199,3 +200,68 @@ def test_leftovers_are_what_interrupted_work_left(store: Store) -> None:
     (store.root / "samples" / ".tmp-c.pt").write_bytes(b"half")
     assert {path.name for path in store.leftovers()} == {"dangling", "b.000000.pt", ".tmp-c.pt"}
     assert store.names("samples") == []
+
+
+def test_only_its_own_files_are_the_stores(store: Store, tmp_path: Path) -> None:
+    put(store, "a")
+    own = store.path("checkpoints", "a")
+    assert store.owns(own) == ("checkpoints", "a")
+    (tmp_path / "link").symlink_to(store.root)
+    assert store.owns(tmp_path / "link/checkpoints" / own.name) == ("checkpoints", "a")
+    for elsewhere in (tmp_path / own.name, store.root / own.name, store.root / "samples" / own.name):
+        assert store.owns(elsewhere) is None
+
+
+def test_what_is_being_written_is_let_be_and_a_stray_is_written_over(store: Store) -> None:
+    put(store, "a")
+    path = store.path("checkpoints", "b")
+    stray = path.with_name(files.TEMPORARY + path.name)
+    stray.write_bytes(b"of a killed writer, and longer")
+    with files.replacing(path) as file:
+        file.write(b"new")
+        files.clear(stray)
+        assert stray.exists()
+    assert path.read_bytes() == b"new"
+    stray.write_bytes(b"half")
+    files.clear(stray)
+    assert not stray.exists()
+
+
+def test_refs_stay_inside(store: Store) -> None:
+    put(store, "a")
+    store.set_ref("x", "checkpoints", "a")
+    for content in (
+        "checkpoints/../samples/a",
+        "checkpoints/a/../../x",
+        "checkpoints/.tmp-a",
+        "../checkpoints/a",
+        "a",
+        "x" * 5000,
+    ):
+        (store.root / "refs/x").write_text(content)
+        assert store.refs() == {}
+        assert store.no_use(store.root / "refs/x") == "leads nowhere"
+
+
+def test_a_ref_that_cannot_be_read_is_no_ref_that_leads_nowhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "a")
+    store.set_ref("x", "checkpoints", "a")
+
+    def broken(path: Path, most: int = 0) -> bytes:
+        raise AdvmixError("cannot read", code="unreadable")
+
+    monkeypatch.setattr(files, "read", broken)
+    with pytest.raises(AdvmixError, match="cannot read"):
+        store.leftovers()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_only_regular_files_are_read_and_none_beyond_its_bound(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    for name in ("pipe", "large", "."):
+        with pytest.raises(DamagedError):
+            files.read(tmp_path / name, 10)
+    for name in ("none", "x" * 300, "a\0b"):
+        with pytest.raises(NotFoundError):
+            files.read(tmp_path / name)

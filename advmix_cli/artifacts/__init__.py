@@ -2,24 +2,40 @@
 
 What is read may come from anybody: a file is regular, and what it declares is checked before memory or time is spent
 on it (`files`, `archives`, `pickles`, `checkpoints`); what a record says is checked key by key (`records`).
+Each part is imported when it is first used: help needs none, and an answer from the store only one.
 """
 
-from advmix_cli.artifacts.archives import Archive, is_tensor
-from advmix_cli.artifacts.archives import read as read_archive
-from advmix_cli.artifacts.checkpoints import (
-    checkpoint_bytes,
-    checkpoint_record,
-    checkpoint_weights,
-    is_ours,
-    safetensors,
-)
-from advmix_cli.artifacts.digests import Tensors, tensors_digest
-from advmix_cli.artifacts.pictures import figure_record
-from advmix_cli.artifacts.records import LARGEST, METADATA_KEY, Record, check, history, sealed, unseal
-from advmix_cli.artifacts.samples import samples_bytes, samples_record, samples_tensors
-from advmix_cli.artifacts.states import read_state, state_bytes
+from __future__ import annotations
 
-__all__ = [
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advmix_cli.artifacts.archives import Archive, is_tensor, read_archive
+    from advmix_cli.artifacts.checkpoints import (
+        checkpoint_bytes,
+        checkpoint_record,
+        checkpoint_weights,
+        is_ours,
+        safetensors,
+    )
+    from advmix_cli.artifacts.digests import Tensors, tensors_digest
+    from advmix_cli.artifacts.pictures import figure_record
+    from advmix_cli.artifacts.records import LARGEST, METADATA_KEY, Record, check, history, sealed, unseal
+    from advmix_cli.artifacts.samples import samples_bytes, samples_record, samples_tensors
+    from advmix_cli.artifacts.states import read_state, state_bytes
+
+_PARTS = {
+    "archives": ("Archive", "is_tensor", "read_archive"),
+    "checkpoints": ("checkpoint_bytes", "checkpoint_record", "checkpoint_weights", "is_ours", "safetensors"),
+    "digests": ("Tensors", "tensors_digest"),
+    "pictures": ("figure_record",),
+    "records": ("LARGEST", "METADATA_KEY", "Record", "check", "history", "sealed", "unseal"),
+    "samples": ("samples_bytes", "samples_record", "samples_tensors"),
+    "states": ("read_state", "state_bytes"),
+}
+
+__all__ = [  # as in `_PARTS`: linters read no other form
     "LARGEST",
     "METADATA_KEY",
     "Archive",
@@ -44,3 +60,12 @@ __all__ = [
     "tensors_digest",
     "unseal",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    part = next((part for part, names in _PARTS.items() if name in names), None)
+    if part is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{part}"), name)
+    globals()[name] = found
+    return found

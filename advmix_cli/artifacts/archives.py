@@ -102,7 +102,7 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Stored)
 
 
-def read(path: Path) -> Archive:
+def read_archive(path: Path) -> Archive:
     """The file, with its checksums verified. Needs no torch.
 
     Raises NotFoundError, DamagedError, and UnsafeError for a program (TorchScript).

@@ -40,7 +40,7 @@ def samples_record(path: Path, *, whole: bool = True) -> Record | None:
 
     None in a file made by others. Needs no torch. Raises NotFoundError, DamagedError or UnsafeError.
     """
-    return _record_of(archives.read(path)) if whole else _record(path, archives.value_of(path))
+    return _record_of(archives.read_archive(path)) if whole else _record(path, archives.value_of(path))
 
 
 def _record_of(archive: archives.Archive) -> Record | None:
@@ -65,7 +65,7 @@ def samples_tensors(path: Path, digest: str | None = None) -> tuple[torch.Tensor
     """
     import torch
 
-    archive = archives.read(path)
+    archive = archives.read_archive(path)
     record, content = _record_of(archive), archive.value
     if not isinstance(content, dict) or not {"adv_inputs", "labels"} <= content.keys():
         raise UsageError(f"{path} holds no adv_inputs and labels", "give a sample cache: advmix store list")

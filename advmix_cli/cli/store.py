@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,15 @@ from advmix_cli.cli.values import complete_refs
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.output import Output
 from advmix_cli.results import Result
-from advmix_cli.workflows import removal
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
 app = typer.Typer(help="What was made: list, show, path, verify, rename, unalias, remove, prune.")
 app.callback(invoke_without_command=True)(show_help)
+
+
+if TYPE_CHECKING:
+    from advmix_cli.workflows import removal
 
 
 def _confirm(yes: bool) -> removal.Confirm:
@@ -109,6 +112,8 @@ def remove(
     """Remove artifacts, after showing what goes."""
 
     def work(session: Session) -> Result:
+        from advmix_cli.workflows import removal
+
         plan = removal.plan_removal(session, references(refs or []))
         return removal.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
 
@@ -126,6 +131,8 @@ def prune(
     """Remove what nothing needs: leftovers of interrupted work, and what was made from models that are gone."""
 
     def work(session: Session) -> Result:
+        from advmix_cli.workflows import removal
+
         return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
 
     run(ctx, work)

@@ -101,7 +101,8 @@ def _in_full(store: Store, ref: str, kind: str, path: Path) -> bool:
 
 def _artifact(store: Store, kind: str, name: str, why: str) -> Doomed:
     found = dict.fromkeys(store.files(kind, name), why)
-    for path in sorted((store.root / "refs").glob("[!.]*")):
+    aliases = sorted((store.root / "refs").glob("[!.]*"), key=lambda path: ("@" not in path.name, path.name))
+    for path in aliases:  # `latest` before the others: one of those may be what a removal is repeated by
         if store.target(path) == (kind, name):
             found[path] = f"alias of {name}"
     return Doomed(name, found)

@@ -233,6 +233,8 @@ def size_of(paths: Iterable[Path]) -> int:
 
 def readable(count: int) -> str:
     """A number of bytes, for people."""
+    if count < 1000:
+        return f"{count} B"
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
