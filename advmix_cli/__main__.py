@@ -7,13 +7,15 @@ import sys
 def main() -> None:
     """Run the command line. Ctrl-C ends with 130 at any time; once the work is done it changes nothing more."""
     try:
-        from advmix_cli.cli import main as run
+        try:
+            from advmix_cli.cli import main as run
 
-        run()
+            run()
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

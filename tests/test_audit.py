@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import DEVICE
@@ -10,7 +12,7 @@ from torch import nn
 
 from advmix_cli import attacks, audit
 from advmix_cli.audit import checks
-from advmix_cli.audit.grades import graded, graded_share
+from advmix_cli.audit.grades import Check, graded, graded_share
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.evaluation import statistics
 
@@ -300,3 +302,15 @@ def test_a_large_eps_leaves_out_what_no_pixel_can_do(lenet: nn.Sequential) -> No
     x, y = batch(16)
     found = audit.audit(lenet, x, y, Threat(eps=0.8), classes=10)
     assert [round(eps, 3) for eps, _ in found.by_eps] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_what_is_infinite_can_be_recorded_and_said() -> None:
+    from advmix_cli.settings import canonical_json
+    from advmix_cli.workflows.evaluation.statistics import audit_table
+
+    robust = {"attack": "pgd", "n": 2, "correct": 1, "accuracy": 50.0, "accuracy_ci95": [9.45, 90.55]}
+    check = Check("loss", "note", math.inf, "", "in logits")
+    found = audit.Audit(2, robust, 10.0, [check], [(0.1, 50.0)], [(1, 50.0)], {"loss": [[math.inf]]}).to_dict()
+    canonical_json(found)
+    assert found["landscape"]["loss"] == [[None]]
+    assert "infinite in logits" in audit_table({"model": "m", **found}).rows[0]

@@ -117,3 +117,8 @@ def test_any_character_may_be_in_a_name() -> None:
         ["x$\\frac{$y", "a_b^c"], ["$clean", "{on"], np.array([[1.0, 2.0], [3.0, 4.0]]), "50 $ and %"
     )
     assert "x$\\frac{$y" in figures.svg(drawn).decode()
+
+
+def test_infinite_losses_are_left_blank() -> None:
+    axis, rows = [-1.0, 0.0, 1.0], [[1.0, None, 2.0], [0.5, 0.1, None], [3.0, 2.0, 1.0]]
+    assert figures.png(figures.landscape([("m", axis, rows), ("all", axis, [[None] * 3] * 3)], "title"))

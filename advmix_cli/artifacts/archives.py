@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from advmix_cli import files
 from advmix_cli.artifacts import pickles
-from advmix_cli.artifacts.pickles import Malformed, Stored
+from advmix_cli.artifacts.pickles import Malformed, Storage, Stored
 from advmix_cli.errors import DamagedError, UnsafeError, UsageError
 
 if TYPE_CHECKING:
@@ -60,20 +60,30 @@ class Archive:
             "only plain tensors and values are read; ask its author for a safetensors file or a plain state dict",
         )
 
-    def loaded(self, value: Any, storages: dict[str, torch.Tensor] | None = None) -> Any:
+    def check(self, value: Any) -> None:
+        """Raise DamagedError unless all tensors in `value`, of this archive, are dense and there. Needs no torch."""
+        if isinstance(value, Stored):
+            self._checked(value)
+        elif isinstance(value, dict | list | tuple):
+            for each in value.values() if isinstance(value, dict) else value:
+                self.check(each)
+
+    def loaded(self, value: Any) -> Any:
         """`value`, of this archive, with its tensors, on the CPU. Raises DamagedError for one that is not dense."""
-        storages = {} if storages is None else storages
+        self.check(value)
+        return self._loaded(value, {})
+
+    def _loaded(self, value: Any, storages: dict[str, torch.Tensor]) -> Any:
         if isinstance(value, Stored):
             return self._tensor(value, storages)
         if isinstance(value, dict):
-            return {key: self.loaded(each, storages) for key, each in value.items()}
+            return {key: self._loaded(each, storages) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self.loaded(each, storages) for each in value)
+            return type(value)(self._loaded(each, storages) for each in value)
         return value
 
-    def _tensor(self, stored: Stored, storages: dict[str, torch.Tensor]) -> torch.Tensor:
-        import torch
-
+    def _checked(self, stored: Stored) -> tuple[Storage, str]:
+        """The storage of a tensor and the name of its type."""
         storage = stored.storage
         if storage is None or storage.kind not in _SIZES:
             what = stored.layout if storage is None else storage.kind.removesuffix("Storage").lower()
@@ -81,17 +91,22 @@ class Archive:
                 f"{self.path} holds a tensor of the kind {what!r}", "only dense tensors of real numbers are read"
             )
         name, size = _SIZES[storage.kind]
-        data = self.records.get(storage.key)
-        if data is None or len(data) != storage.numel * size:
+        if len(self.records.get(storage.key, b"")) != storage.numel * size:
             raise _damaged(self.path, "a tensor's values are not all there")
         last = stored.offset + sum((n - 1) * step for n, step in zip(stored.shape, stored.stride, strict=True))
         count = math.prod(stored.shape)
         if count > storage.numel or (count and last >= storage.numel):
             raise _damaged(self.path, "a tensor is larger than its values")
+        return storage, name
+
+    def _tensor(self, stored: Stored, storages: dict[str, torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        storage, name = self._checked(stored)
         dtype = getattr(torch, name)
         if storage.key not in storages:
-            flat = torch.frombuffer(bytearray(data), dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
-            storages[storage.key] = flat
+            data = bytearray(self.records.get(storage.key, b""))
+            storages[storage.key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         if storages[storage.key].dtype != dtype:
             raise _damaged(self.path, "two tensors take the same values for different types")
         return storages[storage.key].as_strided(stored.shape, stored.stride, stored.offset)

@@ -228,7 +228,10 @@ def _disagreements(record: Record, kind: str) -> Iterator[str]:
         history, metrics = record.get("history"), record["metrics"]
         if metrics["best_epoch"] > record["epochs"] or (history is None) == ("history_sha256" not in record):
             yield "metrics.best_epoch"
-        if history is not None and [row["epoch"] for row in history] != list(range(1, record["epochs"] + 1)):
+        rows = history or []
+        if history is not None and len(rows) != record["epochs"]:
+            yield "history"
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
             yield "history"
         if (record["settings"].get("adversary") is None) != ("test_threat" not in metrics):
             yield "metrics.test_threat"
@@ -252,6 +255,15 @@ def _standing(after: list[list[Any]]) -> list[int]:
     return [each[1] for each in after]
 
 
+def _stages(column: Record) -> int:
+    """After how many parts of its threat a column's cells say what stood; none but for white-box ensembles."""
+    threat = Threat.from_dict(column["threat"]) if column["kind"] == "attack" else None
+    parts = len(threat.parts) if threat else 0
+    if threat is None or parts < 2:
+        return -1 if column["further"] else 0
+    return parts if column["further"] else threat.standard
+
+
 def _in_cells(record: Record) -> Iterator[str]:
     columns, rows = record["columns"], record["rows"]
     if not rows or not columns or len(record["cells"]) != len(rows):
@@ -267,6 +279,8 @@ def _in_cells(record: Record) -> Iterator[str]:
             if max(_standing(cell["after"]), default=0) > cell["n"]:
                 yield "cells.after"
     for place, column in enumerate(columns):
+        if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):
+            yield "cells.after"
         if any(of >= place for of in column["of"]) or (column["kind"] == "worst") != bool(column["of"]):
             yield "columns.of"
         if column["kind"] == "attack" and column["threat"] is None:

@@ -46,6 +46,7 @@ def samples_record(path: Path, *, whole: bool = True) -> Record | None:
 def _record_of(archive: archives.Archive) -> Record | None:
     if archive.foreign:
         raise archive.unsafe()
+    archive.check(archive.value)
     return _record(archive.path, archive.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -127,7 +128,8 @@ def _problems(reader: Callable[[Path], None], path: Path, name: Path, original: 
     except TimeoutError:
         return ["it takes more than ten seconds"]
     except Exception as error:
-        return [f"unexpected: {type(error).__name__}: {str(error)[:100]}"]
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return [f"unexpected: {type(error).__name__}: {str(error)[:100]}, at {Path(at.filename).name}:{at.lineno}"]
     now: Any = path.read_bytes()
     believed = not sealed and now != original and content(name.as_posix(), now) != content(name.as_posix(), original)
     return [f"damage of a {path.suffix} is believed"] if believed else []
