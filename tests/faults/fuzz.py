@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer for files that a user is handed: python tests/faults/fuzz.py PART FOLDER [libFuzzer's options].
+"""A coverage-guided fuzzer of what reads files of others: python tests/faults/fuzz.py PART FOLDER [its options].
 
 PART is pickle, archive, cache or checkpoint; FOLDER holds what to begin from and gets what was found. It needs atheris
 (`pip install atheris`), which no test does. Anything but an error of this project's own is a finding.
