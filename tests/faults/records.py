@@ -55,7 +55,9 @@ def changed(record: Record, chance: random.Random) -> Record:
             case "many" if isinstance(value, list):
                 value *= chance.choice((0, 2, 100))
             case "rename" if isinstance(parent, dict) and key != "":
-                parent[chance.choice((key.upper(), "", "\x1b[2J", "__class__", "name", key + " "))] = parent.pop(key)
+                parent[chance.choice((f"{key}".upper(), "", "\x1b[2J", "__class__", "name", f"{key} "))] = parent.pop(
+                    key
+                )
     return whole.get("", {})
 
 
