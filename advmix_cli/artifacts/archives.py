@@ -196,8 +196,9 @@ def _members(data: bytes, listed: list[zipfile.ZipInfo]) -> dict[str, memoryview
         mark, name, extra = _LOCAL.unpack(head)
         called = view[begin + _LOCAL.size :][:name]
         part = view[begin + _LOCAL.size + name + extra :][: member.file_size]
-        named = mark == b"PK\3\4" and called == member.orig_filename.encode() and not member.flag_bits & 1
-        if not named or len(part) != member.file_size or zlib.crc32(part) != member.CRC:
+        named = mark == b"PK\3\4" and called == member.orig_filename.encode() and not member.flag_bits & 0x61
+        whole = len(part) == member.file_size == member.compress_size
+        if not named or not whole or zlib.crc32(part) != member.CRC:
             raise Malformed(f"its member {member.filename!r} is not what was written")
         found[member.filename] = part
     return found
