@@ -96,7 +96,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, all of them, as they go into records."""
-        return plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -232,8 +232,9 @@ class Store:
         Raises NotFoundError when there is none.
         """
         for kind, name in self.newest(kinds):
-            if fits is None or fits.test(self.path(kind, name)):
-                return kind, name
+            with contextlib.suppress(AdvmixError):  # one that cannot be read will not do
+                if fits is None or fits.test(self.path(kind, name)):
+                    return kind, name
         makes = {"checkpoints": "advmix train", "samples": "advmix attack", "evaluations": "advmix eval"}
         what = " or ".join(SINGULAR[kind] for kind in kinds)
         raise NotFoundError(

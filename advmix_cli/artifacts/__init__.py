@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advmix_cli.artifacts.archives import Archive, is_tensor, read_archive
+    from advmix_cli.artifacts.archives import is_tensor, read_archive
     from advmix_cli.artifacts.checkpoints import (
         checkpoint_bytes,
         checkpoint_record,
@@ -19,28 +19,25 @@ if TYPE_CHECKING:
         is_ours,
         safetensors,
     )
-    from advmix_cli.artifacts.digests import Tensors, tensors_digest
+    from advmix_cli.artifacts.digests import tensors_digest
     from advmix_cli.artifacts.pictures import figure_record
-    from advmix_cli.artifacts.records import LARGEST, METADATA_KEY, Record, check, history, sealed, unseal
+    from advmix_cli.artifacts.records import LARGEST, Record, check, history, sealed, unseal
     from advmix_cli.artifacts.samples import samples_bytes, samples_record, samples_tensors
     from advmix_cli.artifacts.states import read_state, state_bytes
 
 _PARTS = {
-    "archives": ("Archive", "is_tensor", "read_archive"),
+    "archives": ("is_tensor", "read_archive"),
     "checkpoints": ("checkpoint_bytes", "checkpoint_record", "checkpoint_weights", "is_ours", "safetensors"),
-    "digests": ("Tensors", "tensors_digest"),
+    "digests": ("tensors_digest",),
     "pictures": ("figure_record",),
-    "records": ("LARGEST", "METADATA_KEY", "Record", "check", "history", "sealed", "unseal"),
+    "records": ("LARGEST", "Record", "check", "history", "sealed", "unseal"),
     "samples": ("samples_bytes", "samples_record", "samples_tensors"),
     "states": ("read_state", "state_bytes"),
 }
 
 __all__ = [  # as in `_PARTS`: linters read no other form
     "LARGEST",
-    "METADATA_KEY",
-    "Archive",
     "Record",
-    "Tensors",
     "check",
     "checkpoint_bytes",
     "checkpoint_record",

@@ -7,7 +7,6 @@ The tensors are the chosen ("best") weights under their plain names and, where t
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import struct
 from collections.abc import Iterator
@@ -142,8 +141,7 @@ def _without_twins(text: bytes) -> dict[str, Any]:
             raise ValueError("a name stands twice")
         return found
 
-    parsed(text)  # within bounds
-    header: dict[str, Any] = json.loads(text, object_pairs_hook=once)
+    header: dict[str, Any] = parsed(text, once)
     return header
 
 

@@ -56,12 +56,15 @@ def unseal(text: str | bytes, path: Path) -> Record:
     return record
 
 
-def parsed(text: str | bytes) -> Any:
-    """The JSON in `text`. Raises ValueError where it is none, or would come to far more memory than its bytes."""
+def parsed(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The JSON in `text`, its objects made by `pairs` (None: dictionaries).
+
+    Raises ValueError where it is none, or would come to far more memory than its bytes.
+    """
     raw = text.encode() if isinstance(text, str) else text
     if len(raw) > LARGEST or sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise ValueError("too large for a record")
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=pairs)
 
 
 # Shapes: a type or test for a value, a list for each of many, a tuple for any of these, a dictionary for keys
@@ -94,6 +97,13 @@ def _usable(settings: Settings) -> bool:
         if isinstance(threat, Threat) and not (threat.label and str(threat) and max(threat.passes)):
             return False
     return bool(getattr(settings, "label", "none"))
+
+
+def _each(*shapes: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A list of as many values as there are shapes, each of its own."""
+    return lambda value: (
+        type(value) is list and len(value) == len(shapes) and all(map(lambda s, v: s(v), shapes, value))
+    )
 
 
 COUNT, SOME = _whole(), _whole(1)
@@ -130,14 +140,21 @@ _AUDIT = {
     "n": SOME, "verdict": _one_of(*VERDICTS), "chance": PERCENT,
     "robust": {"attack": str, "n": SOME, "correct": COUNT, "accuracy": PERCENT, "accuracy_ci95": [PERCENT]},
     "checks": [{"name": str, "verdict": str, "value": (NUMBER, None), "unit": str, "advice": str}],
-    "by_eps": [[NUMBER]], "by_steps": [[NUMBER]],
+    "by_eps": [_each(NUMBER, NUMBER)], "by_steps": [_each(NUMBER, NUMBER)],
     "landscape": {"image": COUNT, "label": COUNT, "axis": [NUMBER], "loss": [[(NUMBER, None)]]},
 }  # fmt: skip
+_STAGE = _each(WORD, COUNT)
 _CELL = {
-    "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [list],
+    "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [_STAGE],
     "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None),
 }  # fmt: skip
-_ROW = {"label": str, "lineage": _LINEAGE, "run": (_RUN, None), "reliability": [list], "audit": (_AUDIT, None)}
+_ROW = {
+    "label": str,
+    "lineage": _LINEAGE,
+    "run": (_RUN, None),
+    "reliability": [_each(COUNT, NUMBER, NUMBER)],
+    "audit": (_AUDIT, None),
+}
 _COLUMN = {
     "kind": _one_of("clean", "samples", "attack", "worst"), "label": str, "threat": (THREAT, None),
     "bound": ("upper", None), "source": (NAME, None), "joint": bool, "of": [COUNT], "further": bool,
@@ -160,7 +177,7 @@ _SHAPES: dict[str, Any] = {
         "kind": "samples", "preset": WORD, "settings": _settings(AttackSettings), "dataset": DATASET,
         "fingerprint": HEX, "split": SPLIT, "threat": THREAT, "seed": COUNT, "model": (_LINEAGE, _UNTRAINED),
         "n": SOME, "clean_correct": COUNT, "robust_correct": COUNT, "linf_max": POSITIVE, "l2_max": POSITIVE,
-        "after": [list], "digest": HEX,
+        "after": [_STAGE], "digest": HEX,
     },
     "evaluation": _COMMON | {
         "kind": "evaluation", "settings": _settings(EvalSettings), "fingerprint": HEX, "rows": [_ROW],
@@ -238,21 +255,13 @@ def _disagreements(record: Record, kind: str) -> Iterator[str]:
         if record["settings"].get("adversary") and "last_test_robust_accuracy" not in metrics:
             yield "metrics.last_test_robust_accuracy"
     elif kind == "samples":
-        counts = [record["clean_correct"], record["robust_correct"], *_standing(record["after"])]
+        counts = [record["clean_correct"], record["robust_correct"], *(standing for _, standing in record["after"])]
         if max(counts) > record["n"]:
             yield "n"
         if len(record["after"]) != len(Threat.from_dict(record["threat"]).parts):
             yield "after"
     elif kind == "evaluation":
         yield from _in_cells(record)
-
-
-def _standing(after: list[list[Any]]) -> list[int]:
-    if _misfit([list(each) for each in after], [list]) or any(
-        len(each) != 2 or not WORD(each[0]) or not COUNT(each[1]) for each in after
-    ):
-        raise ValueError("after")
-    return [each[1] for each in after]
 
 
 def _stages(column: Record) -> int:
@@ -276,7 +285,7 @@ def _in_cells(record: Record) -> Iterator[str]:
             right = sum(byte.bit_count() for byte in flags)
             if len(flags) != -(-cell["n"] // 8) or cell["correct"] != right or right > cell["n"]:
                 yield "cells.right"
-            if max(_standing(cell["after"]), default=0) > cell["n"]:
+            if any(standing > cell["n"] for _, standing in cell["after"]):
                 yield "cells.after"
     for place, column in enumerate(columns):
         if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):
@@ -286,18 +295,13 @@ def _in_cells(record: Record) -> Iterator[str]:
         if column["kind"] == "attack" and column["threat"] is None:
             yield "columns.threat"
     for row, cells in zip(rows, record["cells"], strict=True):
-        bins = row["reliability"]
-        if any(_misfit(each, [NUMBER]) or len(each) != 3 or not COUNT(each[0]) for each in bins):
-            yield "rows.reliability"
-        if sum(each[0] for each in bins) != cells[0]["n"]:
+        if sum(n for n, _, _ in row["reliability"]) != cells[0]["n"]:
             yield "rows.reliability"
         audit = row["audit"]
         if audit is not None:
             grid = audit["landscape"]["loss"]
             square = len(grid) == len(audit["landscape"]["axis"]) and all(len(line) == len(grid) for line in grid)
             if not square or audit["robust"]["correct"] > audit["robust"]["n"]:
-                yield "rows.audit"
-            if any(len(point) != 2 for point in (*audit["by_eps"], *audit["by_steps"])):
                 yield "rows.audit"
     if (record["settings"].get("audited") is not None) != all(row["audit"] is not None for row in rows):
         yield "rows.audit"

@@ -127,14 +127,9 @@ def resolve_model(session: Session, ref: str, fits: Fits | None = None) -> Model
     return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record, stored)
 
 
-def _has_history(path: Path) -> bool:
-    try:
-        return bool(artifacts.checkpoint_record(path, whole=False)["origin"] != "import")
-    except AdvmixError:
-        return False
-
-
-WITH_HISTORY = Fits(_has_history, "a history")
+WITH_HISTORY = Fits(
+    lambda path: bool(artifacts.checkpoint_record(path, whole=False)["origin"] != "import"), "a history"
+)
 
 
 def is_stored(session: Session, path: Path, record: dict[str, Any]) -> bool:
@@ -222,10 +217,7 @@ def of_a_stored_model(session: Session) -> Fits:
     """Caches whose model the store still has."""
 
     def test(path: Path) -> bool:
-        try:
-            record = artifacts.samples_record(path, whole=False)
-        except AdvmixError:
-            return False
+        record = artifacts.samples_record(path, whole=False)
         return record is not None and session.store.has("checkpoints", record["model"]["name"])
 
     return Fits(test, "a model that is still there")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, data
 from advmix_cli._version import __version__
-from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
+from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result, distinct
 from advmix_cli.settings import SCHEMA, digest, number
@@ -182,7 +182,7 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
 
 def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Result:
     """A picture of an evaluation: one of `evaluation.pictures.DRAWN`."""
-    fits = Fits(lambda path: _has(kind, path), "an audit") if kind not in WITHOUT_AUDIT else None
+    fits = Fits(lambda path: kind in available(read(path)), "an audit") if kind not in WITHOUT_AUDIT else None
     _, path = resolve_path(session, ref, ("evaluations",), (".json",), fits)
     shown = _as_called_now(session, read(path))
     if kind not in available(shown):
@@ -191,13 +191,6 @@ def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Resul
     parts = {part: record[part] for part in ("rows", "columns", "cells")}
     shows = {"evaluation": shown.name, "models": [row.lineage for row in shown.rows]}
     return _figure(session, kind, parts, lambda: DRAWN[kind](shown), out, shows)
-
-
-def _has(kind: str, path: Path) -> bool:
-    try:
-        return kind in available(read(path))
-    except AdvmixError:
-        return False
 
 
 def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
