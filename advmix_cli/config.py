@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from advmix_cli.errors import known_name
+from advmix_cli.names import portable, short_arch, short_name
 from advmix_cli.settings import Settings, check_seed, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
 
@@ -98,8 +99,16 @@ class Adversary(Settings):
         )
 
 
+class _OnImages(Settings):
+    """Settings of work on a data set, which is known by its images and not by where they lie."""
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from others."""
+        return super().identity() | {"dataset": portable(self.dataset)}  # type: ignore[attr-defined]
+
+
 @dataclasses.dataclass(frozen=True)
-class TrainSettings(Settings):
+class TrainSettings(_OnImages):
     """Everything that changes the weights of a training run."""
 
     preset: str
@@ -119,7 +128,7 @@ class TrainSettings(Settings):
     crop_padding: int = 0
     mix: str = "none"
     mix_alpha: float = 1.0
-    mix_stages: tuple[int, ...] = (0,)
+    mix_stages: tuple[int | str, ...] = (0,)
     soft_label: float = 0.0
     loss: str = "cross-entropy"
     limit: int | None = None
@@ -153,6 +162,10 @@ class TrainSettings(Settings):
     def _read(cls, name: str, value: Any) -> Any:
         return Adversary.from_dict(value) if name == "adversary" and value else super()._read(name, value)
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from others: not where images or a network's file lie, for they are in the key."""
+        return super().identity() | {"arch": short_arch(self.arch)}
+
     def versions(self) -> dict[str, int]:
         """Of the way of training."""
         way = "standard" if self.adversary is None else "adversarial"
@@ -161,7 +174,7 @@ class TrainSettings(Settings):
     @property
     def label(self) -> str:
         """The readable part of the checkpoint's name."""
-        parts = [self.dataset, self.arch, *(["adv"] if self.adversary else []), self.mix]
+        parts = [short_name(self.dataset), short_arch(self.arch), *(["adv"] if self.adversary else []), self.mix]
         if self.adversary is not None and self.adversary.policy != "normal":
             parts.append(self.adversary.policy)
         if self.preset != "default":
@@ -170,7 +183,7 @@ class TrainSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class AttackSettings(Settings):
+class AttackSettings(_OnImages):
     """Everything that, beside the attacked weights and the data, changes a sample cache."""
 
     preset: str
@@ -192,11 +205,11 @@ class AttackSettings(Settings):
     @property
     def label(self) -> str:
         """The readable part of the cache's name."""
-        return f"{self.dataset}-{self.split}-{self.threat.label}"
+        return f"{short_name(self.dataset)}-{self.split}-{self.threat.label}"
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalSettings(Settings):
+class EvalSettings(_OnImages):
     """Everything that, beside the models and caches, changes an evaluation; `audited` the threat of an audit."""
 
     dataset: str

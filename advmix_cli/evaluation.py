@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from advmix_cli.attacks import batches, frozen, logits, to_float
+from advmix_cli.data.pixels import Pixels
 from advmix_cli.runtime import side_by_side
 
 BINS = 15
@@ -46,7 +47,7 @@ class Score:
 
 def score(
     model: nn.Module,
-    x: torch.Tensor,
+    x: Pixels,
     y: torch.Tensor,
     *,
     batch_size: int | None = None,

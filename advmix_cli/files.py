@@ -161,6 +161,17 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         raise cannot_read(folder, error) from error
 
 
+def there(path: Path) -> bool:
+    """Whether there is anything of that name. Raises AdvmixError where the system does not say: that is no no."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise cannot_read(path, error) from error
+        return False
+    return True
+
+
 def home(path: Path) -> Path:
     """The path with `~` replaced. Raises NotFoundError for a user who is not there."""
     try:

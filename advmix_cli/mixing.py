@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from advmix_cli.config import TrainSettings, check_sigma
+from advmix_cli.errors import UsageError, nearest
+from advmix_cli.models.normalize import inner
+from advmix_cli.models.stages import stages as find_stages
 from advmix_cli.runtime import generator, python_random
+from advmix_cli.settings import require
 
 
 def soft_labels(y: torch.Tensor, classes: int, sigma: float = 0.0) -> torch.Tensor:
@@ -33,7 +40,7 @@ class Draw:
     """How one batch is mixed: at the input of `stage`, with its copy shuffled by `perm` (N,), in proportion `lam`."""
 
     lam: float | torch.Tensor
-    stage: int
+    stage: int | str
     perm: torch.Tensor
 
 
@@ -57,8 +64,64 @@ class Mixer:
         )
 
 
+def stages(model: nn.Module) -> tuple[str, ...]:
+    """The places in the model where it can be mixed but for the image, which is stage 0: paths of modules within it."""
+    own = inner(model)
+    prefix = "" if own is model else "network."
+    return tuple(prefix + path for path in find_stages(own))
+
+
+def places(model: nn.Module, asked: Sequence[int | str]) -> dict[int | str, nn.Module | None]:
+    """The module at whose input each of the asked stages is; None for stage 0, whose input is the image.
+
+    A stage is a number, counted from the image over `stages(model)`, or the path of a module in the network, such as
+    `layer1` or `layer2.0`. Raises UsageError for one that is not there.
+    """
+    own, there = inner(model), stages(model)
+    found: dict[int | str, nn.Module | None] = {}
+    for stage in asked:
+        if stage == 0:
+            found[stage] = None
+        elif isinstance(stage, int):
+            require(
+                0 < stage <= len(there),
+                f"there is no stage {stage} to mix at: the network has {len(there)} beside its image, stage 0",
+                "name the module instead, for example --mix-stages 0,layer1; see advmix models",
+            )
+            found[stage] = model.get_submodule(there[stage - 1])
+        else:
+            try:
+                found[stage] = own.get_submodule(stage)
+            except AttributeError:
+                known = [name for name, _ in own.named_modules() if name]
+                raise UsageError(f"the network has no module {stage}", nearest(stage, known)) from None
+            require(bool(stage), "a stage has no name", "for example --mix-stages layer1,layer2.0")
+    return found
+
+
+@contextlib.contextmanager
+def _mixed_input(module: nn.Module, draw: Draw) -> Iterator[list[bool]]:
+    """Within, what the module is first called with is mixed with its shuffled copy; gives whether it was called."""
+    called: list[bool] = []
+
+    def mixed(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if called:
+            return None
+        called.append(True)
+        x = inputs[0] if inputs else None
+        if not isinstance(x, torch.Tensor) or x.shape[:1] != draw.perm.shape:
+            raise UsageError("a stage's first input is no batch of representations", "mix at another: --mix-stages")
+        return mix(x, x[draw.perm], draw.lam), *inputs[1:]
+
+    handle = module.register_forward_pre_hook(mixed)
+    try:
+        yield called
+    finally:
+        handle.remove()
+
+
 def forward_mixed(
-    model: nn.Sequential,
+    model: nn.Module,
     x: torch.Tensor,
     targets: torch.Tensor,
     draw: Draw | None,
@@ -66,19 +129,23 @@ def forward_mixed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N,classes) of the mixed batch and its mixed targets (N,classes).
 
-    At stage 0 this is mixup of the images, at a later one manifold mixup (Verma et al. 2019); with no draw the
-    plain forward pass. With a `partner`, a batch like x, the shuffled copy is the partner's instead of x's own and
-    the mixing is at the input: partial PGD, where x is attacked and the partner clean.
+    At stage 0 this is mixup of the images, at a later one manifold mixup (Verma et al. 2019), at the input of whatever
+    module that is; with no draw the plain forward pass. With a `partner`, a batch like x, the shuffled copy is the
+    partner's instead of x's own and the mixing is at the input: partial PGD, where x is attacked and the partner clean.
     """
     if draw is None:
         return model(x), targets
     if partner is not None:
         return model(mix(x, partner[draw.perm], draw.lam)), mix(targets, targets[draw.perm], draw.lam)
-    for stage, layer in enumerate(model):
-        if stage == draw.stage:
-            x = mix(x, x[draw.perm], draw.lam)
-        x = layer(x)
-    return x, mix(targets, targets[draw.perm], draw.lam)
+    mixed = mix(targets, targets[draw.perm], draw.lam)
+    module = places(model, (draw.stage,))[draw.stage]
+    if module is None:
+        return model(mix(x, x[draw.perm], draw.lam)), mixed
+    with _mixed_input(module, draw) as called:
+        logits = model(x)
+    if not called:
+        raise UsageError(f"stage {draw.stage} takes no part in the network", "mix at another: --mix-stages")
+    return logits, mixed
 
 
 def soft_loss(logits: torch.Tensor, targets: torch.Tensor, kind: str) -> torch.Tensor:

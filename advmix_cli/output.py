@@ -232,7 +232,7 @@ class _Lines:
     def __call__(self, n: int) -> None:
         self._done += n
         now = time.monotonic()
-        if now - self._said >= _PLAIN_EVERY_S and self._done < self._total:
+        if now - self._said >= _PLAIN_EVERY_S and 0 < self._done < self._total:
             rate = self._done / (now - self._began)
             left = (self._total - self._done) / rate
             about = f", {self._about}" if self._about else ""

@@ -10,8 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advmix_cli import data
 from advmix_cli.config import Adversary, TrainSettings
+from advmix_cli.data import DatasetInfo
 from advmix_cli.errors import UsageError, known_name
+from advmix_cli.names import parted
+from advmix_cli.results import shown
 from advmix_cli.threats import ATTACKS, NORMS, Threat, does_not_apply
 
 PRESETS = ("default", "report", "as-run")
@@ -29,6 +33,8 @@ _REPORT_MNIST = {
 }  # fmt: skip
 _REPORT_CIFAR = _REPORT_MNIST | {"epochs": 2000, "milestones": (500, 1000), "flip": True, "crop_padding": 2}
 _ALL_STAGES = (0, 1, 2, 3, 4)
+_FIRST_STAGES = (0, 1, 2)
+"""Of any network: its image and the first two places within, as Verma et al. 2019 mix a residual network."""
 
 TRAIN: Table = {
     "default": {
@@ -108,50 +114,106 @@ ATTACK: Table = {
 """Attacks: preset -> data set -> settings. alpha is 2.5 eps / steps where nothing else is said."""
 
 
-def _recipe(table: Table, preset: str, dataset: str) -> dict[str, Any]:
+def like(info: DatasetInfo) -> str:
+    """Whose recipes suit a set that has none of its own: MNIST's for small grey images, else CIFAR-10's."""
+    return "mnist" if not info.colour and max(info.shape) <= 32 else "cifar10"
+
+
+def recipe(table: Table, preset: str, info: DatasetInfo) -> dict[str, Any]:
+    """What a preset says for a data set, or for one like it. Raises UsageError where it says nothing.
+
+    Only `default` speaks of sets without recipes of their own: by their shape and size.
+    """
     known_name(preset, table, "preset")
-    if dataset not in table[preset]:
+    base = parted(info.name)[0]
+    if base in table[preset]:
+        found = table[preset][base]
+        return found if info.shape == data.info(base).shape else found | _cropped(found, info)
+    if preset != "default":
         raise UsageError(
-            f"the preset {preset} says nothing about {dataset}",
+            f"the preset {preset} says nothing about {shown(info.name)}",
             f"it knows {', '.join(table[preset])}; see advmix presets",
         )
-    return table[preset][dataset]
+    found = table[preset][like(info)]
+    return found | _sized(found, info) if "epochs" in found else found
+
+
+_FEWEST_STEPS = 20
+_MOST_EPOCHS = 4
+
+
+def _cropped(found: dict[str, Any], info: DatasetInfo) -> dict[str, Any]:
+    return {"crop_padding": max(info.shape[1:]) // 8} if found.get("crop_padding") else {}
+
+
+def _sized(found: dict[str, Any], info: DatasetInfo) -> dict[str, Any]:
+    """What of a recipe follows the number of training images: fewer are seen more often, in smaller batches."""
+    n, usual = info.sizes["train"], 50_000
+    often = min(max((usual / n) ** 0.5, 0.5), _MOST_EPOCHS)
+    batch = found["batch_size"]
+    while batch > 16 and n < _FEWEST_STEPS * batch:
+        batch //= 2
+    sized = {
+        "epochs": round(found["epochs"] * often),
+        "batch_size": batch,
+        "validation": min(found["validation"], n // 10),
+    }
+    return sized | _cropped(found, info) | ({"flip": info.flips} if found.get("flip") else {})
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def train_settings(preset: str, dataset: str, arch: str, **options: Any) -> TrainSettings:
+def _known(dataset: DatasetInfo | str) -> DatasetInfo:
+    return data.info(dataset) if isinstance(dataset, str) else dataset
+
+
+def usual_eps(info: DatasetInfo, norm: str) -> float:
+    """The budget that is usual for such images."""
+    base = parted(info.name)[0]
+    return _EPS[base if base in _EPS else like(info)][norm]
+
+
+def train_settings(preset: str, dataset: DatasetInfo | str, arch: str, **options: Any) -> TrainSettings:
     """The settings of a training run: what `options` give (None: not given), else what the preset says."""
-    return _train_settings(preset, dataset, arch, _recipe(TRAIN, preset, dataset) | _given(options))
+    info = _known(dataset)
+    return _train_settings(preset, info, arch, recipe(TRAIN, preset, info) | _given(options))
 
 
 _ADVERSARY = ("ramp", "policy", "mode")
 _THREAT = ("eps", "alpha", "steps", "random_start", "norm", "variant")
 
 
-def advtrain_settings(preset: str, dataset: str, arch: str, **options: Any) -> TrainSettings:
+def advtrain_settings(preset: str, dataset: DatasetInfo | str, arch: str, **options: Any) -> TrainSettings:
     """The settings of adversarial training: what `options` give (None: not given), else what the preset says."""
-    values = _recipe(ADVTRAIN, preset, dataset) | _given(options)
+    info = _known(dataset)
+    values = recipe(ADVTRAIN, preset, info) | _given(options)
     threat_values = {name: values.pop(name) for name in _THREAT if name in values}
     if "precision" in values:
         threat_values["precision"] = values["precision"]
     adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
     norm = threat_values.pop("norm", "linf")
-    chosen = Threat.of("pgd", norm, threat_values.pop("eps", _EPS[dataset][norm]), **threat_values)
+    chosen = Threat.of("pgd", norm, threat_values.pop("eps", usual_eps(info, norm)), **threat_values)
     adversary = Adversary(threat=_with_alpha(chosen), **adversary_values)
-    return _train_settings(preset, dataset, arch, values | {"adversary": adversary})
+    return _train_settings(preset, info, arch, values | {"adversary": adversary})
 
 
-def _train_settings(preset: str, dataset: str, arch: str, values: dict[str, Any]) -> TrainSettings:
+def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str, Any]) -> TrainSettings:
     mix = values.get("mix", "none")
     values.setdefault("mix_alpha", MIX_ALPHA.get(mix, 1.0))
+    asked = values.pop("stages", None)
     if mix != "manifold":
+        if asked is not None:
+            raise UsageError("--mix-stages says where hidden representations are mixed", "use --mix manifold")
         values["mix_stages"] = (0,)
+    elif asked is not None:
+        values["mix_stages"] = tuple(asked)
+    elif arch != info.arch or parted(info.name)[0] not in TRAIN["default"]:
+        values["mix_stages"] = _FIRST_STAGES
     if values.get("limit") is not None:
         values["validation"] = min(values["validation"], values["limit"] // 10)
-    return TrainSettings(preset=preset, dataset=dataset, arch=arch, **values)
+    return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)
 
 
 def _with_alpha(threat: Threat) -> Threat:
@@ -159,31 +221,32 @@ def _with_alpha(threat: Threat) -> Threat:
     return dataclasses.replace(threat, alpha=threat.step_size)
 
 
-def threat(preset: str, dataset: str, **options: Any) -> Threat:
+def threat(preset: str, dataset: DatasetInfo | str, **options: Any) -> Threat:
     """The threat: what `options` give (None: not given), else what the preset says for the data set."""
+    info = _known(dataset)
     known_name(preset, PRESETS, "preset")
     given = _given(options)
     attack = known_name(given.pop("attack", "pgd"), ATTACKS, "attack")
     norm = known_name(given.pop("norm", "linf"), NORMS, "norm")
-    eps = given.pop("eps", _EPS[dataset][norm])
+    eps = given.pop("eps", usual_eps(info, norm))
     does = ATTACKS[attack].settings
     given = {name: value for name, value in given.items() if name not in does or does[name] != value}
     for name in given:
         if name not in ATTACKS[attack].options:
             raise does_not_apply(name, (attack,))
-    recipe = _recipe(ATTACK, preset, dataset)
+    said = recipe(ATTACK, preset, info)
     if attack != "pgd":
-        if "variant" in recipe:
+        if "variant" in said:
             raise UsageError(f"the preset {preset} is a pgd attack, not {attack}", "leave --preset or --attack out")
         chosen = Threat.of(attack, norm, eps, **given)
         return _with_alpha(chosen) if attack == "fgsm" else chosen
     if norm == "l2":
-        recipe = {name: value for name, value in recipe.items() if name != "alpha"}  # they are meant for linf
-    return _with_alpha(Threat.of(attack, norm, eps, **(recipe | given)))
+        said = {name: value for name, value in said.items() if name != "alpha"}  # they are meant for linf
+    return _with_alpha(Threat.of(attack, norm, eps, **(said | given)))
 
 
 def threats(
-    preset: str, dataset: str, attacks: Sequence[str], *, usual: Mapping[str, Any], **options: Any
+    preset: str, dataset: DatasetInfo | str, attacks: Sequence[str], *, usual: Mapping[str, Any], **options: Any
 ) -> tuple[Threat, ...]:
     """A threat for each of `attacks`, which takes of the options what applies to it; each must apply to one of them.
 

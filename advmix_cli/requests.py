@@ -12,15 +12,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from advmix_cli import data, models, presets
+from advmix_cli import models, presets
 from advmix_cli.config import AttackSettings, EvalSettings, TrainSettings
+from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import NotFoundError, UsageError, known_name
+from advmix_cli.models import Network
+from advmix_cli.names import full_name, parted
 from advmix_cli.results import Result
-from advmix_cli.threats import OPTIONS
-from advmix_cli.workflows.attack import Untrained
+from advmix_cli.threats import OPTIONS, Threat
+from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.references import (
+    Fresh,
     ModelRef,
     SamplesRef,
+    Untrained,
     attacked_model,
     resolve_model,
     resolve_models,
@@ -28,22 +33,23 @@ from advmix_cli.workflows.references import (
 )
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.together import Run
+from advmix_cli.workflows.weights import Weights
 
 _PARTS = {"mix": "{}", "soft_label": "{:g}", "seed": "s{}"}
 """The options of training that may have several values, and how a run is called after the one that tells it apart."""
 
 
-def at_most(limit: int | None, dataset: str, split: str) -> int | None:
+def at_most(limit: int | None, info: DatasetInfo, split: str) -> int | None:
     """The limit, None where it is no limit: the same images are the same work."""
-    return None if limit is not None and limit >= data.info(dataset).sizes.get(split, 0) else limit
+    return None if limit is not None and limit >= info.sizes.get(split, 0) else limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What to train: one run, or several together, all from `init` or from fresh weights."""
+    """What to train: one run, or several together, and what all begin from."""
 
     runs: list[Run]
-    init: ModelRef | None = None
+    begin: ModelRef | Fresh | Weights
     verbose: bool = False
 
     def carry_out(self, session: Session) -> Result:
@@ -52,9 +58,9 @@ class Training:
         from advmix_cli.workflows.train import train
 
         if len(self.runs) > 1:
-            return train_together(session, self.runs, init=self.init, verbose=self.verbose)
+            return train_together(session, self.runs, begin=self.begin, verbose=self.verbose)
         (run,) = self.runs
-        return train(session, run.settings, run.alias, init=self.init, verbose=self.verbose)
+        return train(session, run.settings, run.alias, begin=self.begin, verbose=self.verbose)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +68,14 @@ class Train:
     """`advmix train`. Of `mix`, `soft_label` and `seed` all combinations are trained."""
 
     dataset: str = "glyphs"
+    image_size: int | None = None
     arch: str | None = None
+    arch_arg: Sequence[str] = ()
+    normalize: str | None = None
+    weights: Path | None = None
     mix: Sequence[str] = ("none",)
     mix_alpha: float | None = None
+    mix_stages: Sequence[int | str] | None = None
     soft_label: Sequence[float] | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -77,10 +88,21 @@ class Train:
 
     def resolve(self, session: Session) -> Training:
         """The settings of each run."""
-        arch = self.arch or data.info(self.dataset).arch
-        return Training(self._runs(presets.train_settings, self.dataset, arch))
+        info, network = self._asked().resolve(session)
+        return Training(self._runs(presets.train_settings, info, network.arch), self._begin(network))
 
-    def _runs(self, settings: Callable[..., TrainSettings], dataset: str, arch: str, **more: Any) -> list[Run]:
+    def _asked(self) -> Asked:
+        return Asked(self.dataset, self.image_size, self.arch, tuple(self.arch_arg or ()), self.normalize)
+
+    def _begin(self, network: Network) -> Fresh | Weights:
+        return Fresh(network) if self.weights is None else Weights.of(self.weights, network)
+
+    def settings(self, info: DatasetInfo, arch: str) -> TrainSettings:
+        """Those of the one run."""
+        (run,) = self._runs(presets.train_settings, info, arch)
+        return run.settings
+
+    def _runs(self, settings: Callable[..., TrainSettings], info: DatasetInfo, arch: str, **more: Any) -> list[Run]:
         values = {option: getattr(self, option) or (None,) for option in _PARTS}
         runs = []
         for combination in itertools.product(*values.values()):
@@ -88,13 +110,14 @@ class Train:
             parts = [_PARTS[option].format(value) for option, value in chosen.items() if len(values[option]) > 1]
             made = settings(
                 self.preset,
-                dataset,
+                info,
                 arch,
+                stages=self.mix_stages,
                 mix_alpha=self.mix_alpha,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 lr=self.lr,
-                limit=at_most(self.limit, dataset, "train"),
+                limit=at_most(self.limit, info, "train"),
                 precision=self.precision,
                 **chosen,
                 **more,
@@ -118,20 +141,49 @@ class AdvTrain(Train):
 
     def resolve(self, session: Session) -> Training:
         """The settings of each run, and what they begin from."""
+        begin, info = self._from(session)
+        return Training(self._adversarial(info, begin.network.arch), begin, self.verbose)
+
+    def settings(self, info: DatasetInfo, arch: str) -> TrainSettings:
+        """Those of the one run."""
+        (run,) = self._adversarial(info, arch)
+        return run.settings
+
+    def _adversarial(self, info: DatasetInfo, arch: str) -> list[Run]:
+        attacked = {name: getattr(self, name) for name in ("policy", "eps", "alpha", "steps", "random_start")}
+        return self._runs(presets.advtrain_settings, info, arch, **attacked)
+
+    def _from(self, session: Session) -> tuple[ModelRef | Fresh | Weights, DatasetInfo]:
+        """What it begins from, and the set that it learns."""
         from advmix_cli.workflows.train import standard_checkpoint
 
-        if self.dataset is not None:
-            data.info(self.dataset)
-        if self.init == "untrained":
-            begin = None
-        elif self.init is None:
-            begin = standard_checkpoint(session, self.dataset)
-        else:
-            begin = resolve_model(session, self.init)
-        on = self.dataset or (begin.dataset if begin else "glyphs")
-        arch = self.arch or (begin.arch if begin else data.info(on).arch)
-        attacked = {name: getattr(self, name) for name in ("policy", "eps", "alpha", "steps", "random_start")}
-        return Training(self._runs(presets.advtrain_settings, on, arch, **attacked), begin, self.verbose)
+        asked = self._asked()
+        if self.init == "untrained" or self.weights is not None:
+            if self.init not in (None, "untrained"):
+                raise UsageError("--init and --weights name two beginnings", "give one of them")
+            info, network = asked.resolve(session)
+            return self._begin(network), info
+        if self.arch_arg or self.normalize:
+            raise UsageError("--arch-arg and --normalize describe a fresh network", "begin from --init untrained")
+        on = self.dataset and asked.dataset_name()
+        model = standard_checkpoint(session, on) if self.init is None else resolve_model(session, self.init)
+        if self.arch is not None and models.named(self.arch)[0] != model.arch:
+            raise UsageError(
+                f"{model.label} is a {model.network.label}, not a {self.arch}", "leave --arch out, or --init untrained"
+            )
+        return model, session.dataset(on or model.dataset)
+
+
+def met_by(model: ModelRef, dataset: str | None, image_size: int | None) -> str:
+    """The set that a model is to meet: its own, or another at the size that the model takes."""
+    if dataset is None and image_size is None:
+        return model.dataset
+    name = full_name(dataset or parted(model.dataset)[0], image_size)
+    known, side = DATASETS.get(name), model.network.shape[1]
+    if parted(name)[1] is None and (known is None or known.shape[1] != side):
+        own = parted(model.dataset)
+        return model.dataset if name == own[0] else full_name(name, side)
+    return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +201,7 @@ class _Attacked:
     targets: int | None = None
     precision: str | None = None
     dataset: str | None = None
+    image_size: int | None = None
     limit: int | None = None
     seed: int = 0
     preset: str = "default"
@@ -181,35 +234,44 @@ class Attack(_Attacked):
     early_stop: bool = False
     untrained: bool = False
     arch: str | None = None
+    arch_arg: Sequence[str] = ()
+    normalize: str | None = None
     split: str = "test"
     name: str | None = None
 
     def resolve(self, session: Session) -> Attacking:
         """The target and the settings."""
-        target, on = self._target(session)
-        data.info(on)
-        options = self._options() | {"early_stop": self.early_stop or None}
+        target, info = self._target(session)
         settings = AttackSettings(
             preset=self.preset,
-            dataset=on,
+            dataset=info.name,
             split=self.split,
-            limit=at_most(self.limit, on, self.split),
-            threat=presets.threat(self.preset, on, attack=self.attack, norm=self.norm, **options),
+            limit=at_most(self.limit, info, self.split),
+            threat=self.threat(info),
             seed=self.seed,
         )
         return Attacking(target, settings, self.name)
 
-    def _target(self, session: Session) -> tuple[ModelRef | Untrained, str]:
-        if self.untrained and (self.dataset or self.arch):
+    def threat(self, info: DatasetInfo) -> Threat:
+        """What the attacker may do to such images."""
+        options = self._options() | {"early_stop": self.early_stop or None}
+        return presets.threat(self.preset, info, attack=self.attack, norm=self.norm, **options)
+
+    def _target(self, session: Session) -> tuple[ModelRef | Untrained, DatasetInfo]:
+        described = self.arch or self.arch_arg or self.normalize
+        if self.untrained and (self.dataset or described):
             if self.model is not None:
                 raise UsageError("a model and --dataset or --arch name two networks", "give one or the other")
-            shape = models.info(self.arch).shape if self.arch else None
-            on = self.dataset or next(entry.name for entry in data.DATASETS.values() if entry.shape == shape)
-            return Untrained(self.arch or data.info(on).arch, self.seed), on
-        if self.arch is not None:
+            asked = Asked(self.dataset, self.image_size, self.arch, tuple(self.arch_arg or ()), self.normalize)
+            entry = models.ARCHITECTURES.get(self.arch or "")
+            fitting = [each.name for each in DATASETS.values() if entry and each.shape == entry.shape]
+            info, network = asked.resolve(session, usual=(fitting or ["glyphs"])[0])
+            return Untrained(network, self.seed), info
+        if described:
             raise UsageError("--arch goes with --untrained", "a checkpoint knows its own architecture")
         model = resolve_model(session, "latest" if self.model is None else self.model)
-        return Untrained(model.arch, self.seed) if self.untrained else model, self.dataset or model.dataset
+        info = session.dataset(met_by(model, self.dataset, self.image_size))
+        return (Untrained(model.network, self.seed) if self.untrained else model), info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,23 +310,26 @@ class Evaluate(_Attacked):
         if self.models or not caches:
             chosen = resolve_models(session, list(self.models or ["latest"]))
         else:
-            chosen = list({m.digest: m for m in (attacked_model(session, cache) for cache in caches)}.values())
+            chosen = list({m.function: m for m in (attacked_model(session, cache) for cache in caches)}.values())
         known = [cache.record for cache in caches if cache.record is not None]
-        on = self.dataset or (known[0]["dataset"] if known and not self.models else chosen[0].dataset)
-        data.info(on)
+        of = self.dataset or (known[0]["dataset"] if known and not self.models else None)
+        info = session.dataset(met_by(chosen[0], of, self.image_size))
         if self.dataset is None and len({each.dataset for each in chosen}) > 1:
             raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
         part = self.split or (known[0]["split"] if known else "test")
+        return Evaluating(chosen, caches, self.settings(info, part), self.report, self.fail_on)
+
+    def settings(self, info: DatasetInfo, split: str) -> EvalSettings:
+        """What is measured on such images."""
         usual = {"early_stop": True} if self.preset != "as-run" else {}
-        settings = EvalSettings(
-            dataset=on,
-            split=part,
-            limit=at_most(self.limit, on, part),
-            threats=presets.threats(self.preset, on, self.attack, usual=usual, norm=self.norm, **self._options()),
+        return EvalSettings(
+            dataset=info.name,
+            split=split,
+            limit=at_most(self.limit, info, split),
+            threats=presets.threats(self.preset, info, self.attack, usual=usual, norm=self.norm, **self._options()),
             seed=self.seed,
-            audited=presets.threat("default", on, norm=self.norm, eps=self.eps) if self.audit else None,
+            audited=presets.threat("default", info, norm=self.norm, eps=self.eps) if self.audit else None,
         )
-        return Evaluating(chosen, caches, settings, self.report, self.fail_on)
 
     def _check(self) -> None:
         known_name(self.preset, presets.PRESETS, "preset")

@@ -99,13 +99,20 @@ class Store:
         schema = self.root / "schema"
         if self.root in path.parents and path != schema and not schema.exists():
             self.write(schema, f"{SCHEMA}\n".encode())
+        self.folder(path.parent)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as file:
                 file.write(data)
         except OSError as error:
             raise files.cannot_write(path.parent, error, ours=self.root in path.parents) from error
         return path
+
+    def folder(self, path: Path) -> None:
+        """Make a folder unless it is there. Raises AdvmixError."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise files.cannot_write(path, error, ours=self.root in (path, *path.parents)) from error
 
     def names(self, kind: str) -> list[str]:
         """The artifacts of `kind`, the newest first. Raises AdvmixError."""
@@ -119,7 +126,7 @@ class Store:
 
     def files(self, kind: str, name: str) -> list[Path]:
         """All files that belong to one artifact, itself the last: what lacks that one is nothing any more."""
-        return [path for s in reversed(SUFFIXES[kind]) if os.path.lexists(path := self.path(kind, name, s))]
+        return [path for s in reversed(SUFFIXES[kind]) if files.there(path := self.path(kind, name, s))]
 
     def owns(self, path: Path) -> tuple[str, str] | None:
         """(kind, name) of the artifact that `path` is in this store, None for a file elsewhere."""
@@ -211,7 +218,7 @@ class Store:
 
     def has(self, kind: str, name: str) -> bool:
         """Whether there is such an artifact."""
-        return os.path.lexists(self.path(kind, name))
+        return files.there(self.path(kind, name))
 
     def newest(self, kinds: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         """(kind, name) of all artifacts of these kinds: what a command last gave first, then the newest, by kind."""
@@ -304,7 +311,7 @@ class Store:
             return "" if target is not None and self.has(*target) else "leads nowhere"
         first, *others = SUFFIXES.get(kind, ("",))
         belongs = next((suffix for suffix in others if name.endswith(suffix)), None)
-        alone = belongs and not os.path.lexists(path.with_name(name.removesuffix(belongs) + first))
+        alone = belongs and not files.there(path.with_name(name.removesuffix(belongs) + first))
         return f"its {SINGULAR[kind]} is gone" if alone else ""
 
     def free_bytes(self) -> int | None:

@@ -18,6 +18,7 @@ from advmix_cli import draws, graphs
 from advmix_cli.attacks import adversarial_batch, attack_set, to_float
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
+from advmix_cli.data.pixels import batches
 from advmix_cli.errors import AdvmixError, StateError
 from advmix_cli.evaluation import score
 from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
@@ -141,11 +142,11 @@ class Clock:
 class _Run:
     """What a training run carries from epoch to epoch; all of it goes into its state."""
 
-    def __init__(self, model: nn.Sequential, splits: Splits, settings: TrainSettings, timed: bool) -> None:
+    def __init__(self, model: nn.Module, splits: Splits, settings: TrainSettings, timed: bool) -> None:
         self.model, self.splits, self.settings = model, splits, settings
-        self.device = splits.train.x.device
+        self.device = splits.train.y.device
         self.optimizer = _optimizer(model, settings, self.device)
-        self.graphs = graphs.Graphs()
+        self.graphs = graphs.Graphs() if graphs.recordable(model) else None
         self.steps = math.ceil(len(splits.train) / settings.batch_size)
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
         self.clock = Clock(self.device, timed)
@@ -202,8 +203,9 @@ class _Run:
         adversary, partner = settings.adversary, None
         largest = torch.zeros((), device=self.device)
         self.model.train()
-        for step, index in enumerate(torch.split(order, settings.batch_size)):
-            x, y = to_float(images.x[index]), images.y[index]
+        rows = torch.split(order, settings.batch_size)
+        for step, (index, pixels) in enumerate(zip(rows, batches(images.x, rows), strict=True)):
+            x, y = to_float(pixels), images.y[index]
             x = augment(x, index, settings.flip, settings.crop_padding, seed, epoch)
             self.clock.lap("bookkeeping")
             if adversary is not None:
@@ -222,7 +224,12 @@ class _Run:
             stage, lam, perm = (None, None, None) if draw is None else (draw.stage, draw.lam, draw.perm)
             lr = self.optimizer.param_groups[0]["lr"]
             update = functools.partial(self._update, stage)
-            after = self.graphs(stage, update, x=x, y=y, lr=lr, lam=lam, perm=perm, partner=partner)
+            inputs: dict[str, Any] = {"x": x, "y": y, "lr": lr, "lam": lam, "perm": perm, "partner": partner}
+            if self.graphs is None:  # it may draw, and does so from the global generator
+                torch.manual_seed(derived(seed, "forward", epoch, step))
+                after = update(**inputs)
+            else:
+                after = self.graphs(stage, update, **inputs)
             self.scheduler.step()
             self.clock.lap("update")
             losses.append(after["loss"] * len(index))
@@ -236,7 +243,7 @@ class _Run:
 
     def _update(
         self,
-        stage: int | None,
+        stage: int | str | None,
         *,
         x: torch.Tensor,
         y: torch.Tensor,
@@ -304,7 +311,7 @@ def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings)
 
 
 def train(
-    model: nn.Sequential,
+    model: nn.Module,
     splits: Splits,
     settings: TrainSettings,
     *,
@@ -331,7 +338,8 @@ def train(
     if state is not None:
         run.restore(state)
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
-        row = run.learn(epoch, on_batch)
+        with torch.random.fork_rng(enabled=run.graphs is None):
+            row = run.learn(epoch, on_batch)
         run.clock.lap("bookkeeping")
         run.judge(row)
         run.clock.lap("evaluation")

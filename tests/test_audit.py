@@ -10,9 +10,10 @@ from conftest import DEVICE
 from test_attacks import batch, lenet
 from torch import nn
 
-from advmix_cli import attacks, audit
-from advmix_cli.audit import checks
-from advmix_cli.audit.grades import Check, graded, graded_share
+from advmix_cli import attacks
+from advmix_cli import auditing as audit
+from advmix_cli.auditing import checks
+from advmix_cli.auditing.grades import Check, graded, graded_share
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.evaluation import statistics
 

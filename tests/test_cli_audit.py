@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Run, on_cpu
 
-from advmix_cli import audit, config
-from advmix_cli.audit import checks
+from advmix_cli import auditing as audit
+from advmix_cli import config
+from advmix_cli.auditing import checks
 from advmix_cli.threats import Threat
 from advmix_cli.workflows import references
 from advmix_cli.workflows.unfinished import Unfinished

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from advmix_cli import attacks, data, graphs, models, presets, training
+from advmix_cli import attacks, data, graphs, mixing, models, presets, training
 from advmix_cli.attacks import apgd, fab, pgd, square
 from advmix_cli.threats import Threat
 
@@ -366,8 +366,8 @@ def test_nothing_of_the_forward_code_lies_on_another_device(arch: str, monkeypat
     with FakeTensorMode(), torch.no_grad():
         home, _, function = models.info(arch).source.partition(":")
         with torch.device("cuda"):
-            model = getattr(importlib.import_module(home), function)().eval()
-        channels = models.info(arch).shape[0]
+            channels = models.info(arch).shape[0]
+            model = getattr(importlib.import_module(home), function)(channels, 10, 32, 32).eval()
         rows = _rows(8, channels, "cuda")
         zero = torch.empty((), device="cuda")
         with attacks.frozen(model):
@@ -389,7 +389,7 @@ def test_nothing_of_the_forward_code_lies_on_another_device(arch: str, monkeypat
             assert drawn is not None
             assert drawn.device.type == "cuda"
         targets = training.soft_labels(rows["y"], 10, 0.01)
-        for stage in range(models.info(arch).stages):
+        for stage in range(len(mixing.stages(model)) + 1):
             draw = training.Draw(0.4, stage, rows["index"])
             said, mixed = training.forward_mixed(model, rows["x"], targets, draw, rows["x"] if stage == 0 else None)
             assert training.soft_loss(said, mixed, "bce-softmax").device.type == "cuda"

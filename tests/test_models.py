@@ -19,7 +19,7 @@ from advmix_cli.models.preactresnet import Normalize, PreActBlock
 def test_models_are_sequences_of_stages(name: str, parameters: int) -> None:
     info, model = models.info(name), models.build(name)
     assert isinstance(model, nn.Sequential)
-    assert len(model) == info.stages
+    assert len(model) == 5
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert f"{parameters:,}" in info.title
     assert not model.training
@@ -122,4 +122,4 @@ def test_unknown_and_unfitting_names() -> None:
         models.build("lenet")
     assert "lenet5" in unknown.value.hint
     with pytest.raises(UsageError, match="takes images"):
-        models.check_fit("lenet5", "cifar10", (3, 32, 32))
+        models.check_fit(models.Network("lenet5", (1, 28, 28), 10), "mnist@28")

@@ -12,9 +12,13 @@ from conftest import Run
 
 from advmix_cli import artifacts, models
 from advmix_cli.errors import UsageError
-from advmix_cli.workflows.importing import fitted
+from advmix_cli.workflows.weights import fitted
 
 VANILLA, SIGMA = "mnist_vanilla_model_best.pth.tar", "mnist_adv_mixup_noise_0.005_final_model.pth"
+
+
+def _fitted(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+    return fitted(tensors, models.build("lenet5"), models.usual("lenet5"), file)[0]
 
 
 @pytest.mark.parametrize(("file", "accuracy", "loss"), [(VANILLA, 99.30, 0.022), (SIGMA, 97.85, 0.174)])
@@ -43,7 +47,7 @@ def test_the_foreign_object_is_never_constructed(published: Path, monkeypatch: p
     assert archive.value["recorder"].name == "utils.RecorderMeter"
     assert "utils.RecorderMeter" in archive.foreign
     weights = archive.loaded(archive.value["state_dict"])
-    assert fitted(weights, "lenet5", Path("x")).keys() == models.build("lenet5").state_dict().keys()
+    assert _fitted(weights, Path("x")).keys() == models.build("lenet5").state_dict().keys()
 
 
 def test_the_published_vanilla_model_falls_to_pgd(real_data: Path, published: Path, advmix: Run) -> None:
@@ -143,11 +147,11 @@ class TestImport:
     def test_other_shapes_and_values(self, tmp_path: Path) -> None:
         state = models.build("lenet5").state_dict()
         with pytest.raises(UsageError, match=r"f5\.linear\.bias is \(7,\), not \(10,\)"):
-            fitted(state | {"f5.linear.bias": torch.zeros(7)}, "lenet5", tmp_path / "x.pt")
+            _fitted(state | {"f5.linear.bias": torch.zeros(7)}, tmp_path / "x.pt")
         with pytest.raises(UsageError, match="not finite"):
-            fitted(state | {"f5.linear.bias": torch.full((10,), float("nan"))}, "lenet5", tmp_path / "x.pt")
+            _fitted(state | {"f5.linear.bias": torch.full((10,), float("nan"))}, tmp_path / "x.pt")
         with pytest.raises(UsageError, match="has extra"):
-            fitted(state | {"extra": torch.zeros(1)}, "lenet5", tmp_path / "x.pt")
+            _fitted(state | {"extra": torch.zeros(1)}, tmp_path / "x.pt")
 
     @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 half a zip"])
     def test_files_that_are_none(self, tmp_path: Path, advmix: Run, content: bytes) -> None:

@@ -18,17 +18,18 @@ from test_training import images, splits_of
 from test_training import settings as train_settings
 from torch import nn
 
-from advmix_cli import artifacts, attacks, draws, evaluation, graphs, mixing, models, statistics, training
+from advmix_cli import artifacts, attacks, data, draws, evaluation, graphs, mixing, models, statistics, training
 from advmix_cli.attacks import AttackedSet, apgd, fab, pgd, square_pgd
 from advmix_cli.attacks import run as attack_run
 from advmix_cli.attacks.common import Change, margin
 from advmix_cli.attacks.sets import After
 from advmix_cli.attacks.square import _Squares, _stripes, _tiles, square
 from advmix_cli.attacks.standing import Standing, first_won
-from advmix_cli.audit.checks import Checks
+from advmix_cli.auditing.checks import Checks
 from advmix_cli.config import EvalSettings
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation import Score
+from advmix_cli.models import building
 from advmix_cli.settings import SCHEMA
 from advmix_cli.store import Store
 from advmix_cli.threats import Threat
@@ -443,14 +444,18 @@ def test_a_worst_case_is_over_white_box_threats_and_whole_caches_of_the_same_ima
     threats = (Threat(eps=0.1), Threat.of("autoattack", "linf", 0.1))
     settings = EvalSettings("glyphs", "test", 50, threats)
     foreign = SamplesRef("foreign", Path("y.pt"), None)
-    found = columns([cache(), cache(49), cache(50, "others"), foreign], settings, "ours")
+    found = columns([cache(), cache(49), cache(50, "others"), foreign], settings, "ours", data.info("glyphs"))
     assert [column.kind for column in found] == ["clean", *["samples"] * 4, *["attack"] * 3, "worst"]
     assert [column.joint for column in found] == [True, True, True, False, False, True, True, True, True]
     assert [column.bound for column in found] == [None, "upper", "upper", None, None, *["upper"] * 4]
     assert [column.further for column in found[5:8]] == [False, False, True]
     assert found[-1].of == (1, 5, 6, 7)
     one = dataclasses.replace(settings, threats=threats[:1])
-    assert [column.kind for column in columns([cache()], one, "ours")] == ["clean", "samples", "attack"]
+    assert [column.kind for column in columns([cache()], one, "ours", data.info("glyphs"))] == [
+        "clean",
+        "samples",
+        "attack",
+    ]
 
 
 def measured(met: list[Column], **known: Any) -> list[Cell]:
@@ -536,7 +541,9 @@ def test_a_share_is_of_those_that_stood(lenet: nn.Sequential) -> None:
 
 
 def model_ref(path: Path = Path("m.safetensors"), **record: Any) -> ModelRef:
-    return ModelRef("m", path, "best", {"arch": "lenet5", "digests": {"best": "d"}, **record})
+    return ModelRef(
+        "m", path, "best", {"arch": "lenet5", "shape": [1, 32, 32], "classes": 10, "digests": {"best": "d"}, **record}
+    )
 
 
 def test_runs_that_differ_in_seeds_alone_are_one_and_keep_those_of_their_lineage() -> None:
@@ -555,7 +562,8 @@ def test_runs_that_differ_in_seeds_alone_are_one_and_keep_those_of_their_lineage
 
 def test_weights_that_were_replaced_are_not_those_that_were_meant(tmp_path: Path) -> None:
     path, weights = tmp_path / "m.safetensors", models.build("lenet5", 1).state_dict()
-    record = {"schema": SCHEMA, "kind": "checkpoint", "name": "n", "key": "k", "arch": "lenet5"}
+    record = {"schema": SCHEMA, "kind": "checkpoint", "name": "n", "key": "k", "arch": "lenet5", "shape": [1, 32, 32],
+              "classes": 10}  # fmt: skip
     path.write_bytes(artifacts.checkpoint_bytes(weights, weights, record))
     meant = model_ref(path, digests={"best": artifacts.tensors_digest(weights)})
     assert torch.equal(references.load_model(meant, "cpu")[0].conv.weight, weights["c1.conv.weight"])
@@ -621,11 +629,11 @@ def test_force_begins_again_but_continues_what_it_began(tmp_path: Path) -> None:
 def test_one_network_is_built_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
 
-    def built() -> nn.Sequential:
+    def built(*_: int) -> nn.Sequential:
         held.append(models._ONE_AT_A_TIME.locked())
         return nn.Sequential()
 
-    monkeypatch.setattr(models.importlib, "import_module", lambda name: types.SimpleNamespace(lenet5=built))
+    monkeypatch.setattr(building.importlib, "import_module", lambda name: types.SimpleNamespace(lenet5=built))
     models.build("lenet5")
     assert held == [True]
     assert not models._ONE_AT_A_TIME.locked()

@@ -7,6 +7,7 @@ and nowhere else; what reads a record after that can rely on it.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from typing import Any
 from advmix_cli import data, models
 from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.names import is_full_name
 from advmix_cli.settings import SCHEMA, Settings, canonical_json, digest
 from advmix_cli.threats import Threat
 
@@ -111,7 +113,22 @@ PERCENT, NUMBER, POSITIVE = _number(0, 100), _number(), _number(0)
 HEX = _text(r"[0-9a-f]{64}")
 NAME = _text(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,240}")
 WORD = _text(r".{1,400}")
-DATASET, ARCH, SPLIT = _one_of(*data.DATASETS), _one_of(*models.ARCHITECTURES), _one_of(*SPLITS)
+SPLIT = _one_of(*SPLITS)
+
+
+def DATASET(value: Any) -> bool:
+    """The full name of a data set."""
+    return is_full_name(value, data.DATASETS)
+
+
+def ARCH(value: Any) -> bool:
+    """The full name of a network."""
+    with contextlib.suppress(AdvmixError):
+        return type(value) is str and value.isprintable() and bool(models.kind_of(value))
+    return False
+
+
+CLASSES = [_text(r"[^\x00-\x1f\x7f-\x9f]{1,250}")]
 THREAT = _settings(Threat)
 
 _MADE = {
@@ -161,10 +178,11 @@ _COLUMN = {
 }  # fmt: skip
 _CHECKPOINT = _COMMON | {
     "kind": "checkpoint", "arch": ARCH, "dataset": DATASET, "shape": [SOME], "classes": SOME, "epochs": COUNT,
-    "digests": {"best": HEX, "last": HEX},
+    "digests": {"best": HEX, "last": HEX}, "network?": _settings(models.Network), "class_names?": CLASSES,
+    "normalisation?": ({"mean": [NUMBER], "std": [NUMBER]}, None),
 }  # fmt: skip
 _IMPORTED = _CHECKPOINT | {
-    "origin": "import", "source": str, "metrics": dict, "normalisation?": (dict, None),
+    "origin": "import", "source": str, "metrics": dict, "fingerprint?": HEX,
 }  # fmt: skip
 _TRAINED = _CHECKPOINT | {
     "origin": _one_of("train", "advtrain"), "init": (_LINEAGE, None), "fingerprint": HEX, "preset": WORD,
@@ -177,7 +195,7 @@ _SHAPES: dict[str, Any] = {
         "kind": "samples", "preset": WORD, "settings": _settings(AttackSettings), "dataset": DATASET,
         "fingerprint": HEX, "split": SPLIT, "threat": THREAT, "seed": COUNT, "model": (_LINEAGE, _UNTRAINED),
         "n": SOME, "clean_correct": COUNT, "robust_correct": COUNT, "linf_max": POSITIVE, "l2_max": POSITIVE,
-        "after": [_STAGE], "digest": HEX,
+        "after": [_STAGE], "digest": HEX, "class_names?": CLASSES, "of?": SOME,
     },
     "evaluation": _COMMON | {
         "kind": "evaluation", "settings": _settings(EvalSettings), "fingerprint": HEX, "rows": [_ROW],
@@ -188,6 +206,11 @@ _SHAPES: dict[str, Any] = {
         "svg_sha256": HEX, "made": dict,
     },
     "fingerprint": {"schema": SCHEMA, "kind": "fingerprint", "name": DATASET, "fingerprint": HEX, "stamp": dict},
+    "dataset": {
+        "schema": SCHEMA, "kind": "dataset", "name": DATASET, "title": str, "fingerprint": HEX, "stamp": HEX,
+        "classes": CLASSES, "sizes": {"train": SOME, "test": SOME}, "shape": _each(*(_whole(1),) * 3),
+        "mean": [NUMBER], "std": [POSITIVE], "skipped": COUNT,
+    },
 }  # fmt: skip
 
 
@@ -241,6 +264,12 @@ def _misfit(value: Any, shape: Any, where: str = "content") -> str | None:
 
 def _disagreements(record: Record, kind: str) -> Iterator[str]:
     """What of a record that has the right form cannot be."""
+    if kind == "checkpoint":
+        network = record.get("network") or {}
+        if any(network.get(name, record[name]) != record[name] for name in ("arch", "shape", "classes")):
+            yield "network"
+        if len(record.get("class_names", ())) not in (0, record["classes"]):
+            yield "class_names"
     if kind == "checkpoint" and record["origin"] != "import":
         history, metrics = record.get("history"), record["metrics"]
         if metrics["best_epoch"] > record["epochs"] or (history is None) == ("history_sha256" not in record):

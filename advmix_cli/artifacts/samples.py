@@ -94,7 +94,7 @@ def samples_tensors(path: Path, digest: str | None = None) -> tuple[torch.Tensor
     labels = labels.long()
     if record is None:
         return inputs, labels, torch.arange(len(labels))
-    size = data.info(record["dataset"]).sizes[record["split"]]
+    size = record.get("of") or data.info(record["dataset"]).sizes[record["split"]]
     fits = len(labels) == record["n"] and index.shape == labels.shape and index.dtype == torch.int64
     if not fits or int(index.min()) < 0 or int(index.max()) >= size or len(index.unique()) != len(index):
         raise DamagedError(f"{path} is damaged: it does not hold the images that its record speaks of", DAMAGED_HINT)

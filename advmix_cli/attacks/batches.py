@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from advmix_cli.attacks.common import FEWEST, frozen, gradient, to_float
+from advmix_cli.data.pixels import Pixels
 
 CPU = 64
 """Images that one CPU thread computes with at a time: more do not fit its cache."""
@@ -29,7 +30,7 @@ def on_cpu(n: int, asked: int | None, *, refilled: bool = False, threads: int = 
     return max(1, min(most, max(FEWEST, -(-n // (threads if refilled else 4)))))
 
 
-def suitable(model: nn.Module, x: torch.Tensor, asked: int | None) -> int:
+def suitable(model: nn.Module, x: Pixels, asked: int | None) -> int:
     """How many of the images x (N,C,H,W) to compute at a time: what was asked for, else what suits the device.
 
     On a GPU a power of two, and as many images as a quarter of its memory holds by the tensors that a gradient keeps:
@@ -49,7 +50,7 @@ def fitting(memory: int, each: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def kept_bytes(model: nn.Module, x: torch.Tensor) -> int:
+def kept_bytes(model: nn.Module, x: Pixels) -> int:
     """What the gradient of one image keeps in memory: what the forward pass saves, and as much on the way back."""
     few, seen = to_float(x[:_MEASURED]).clone(), dict[int, torch.UntypedStorage]()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}

@@ -11,7 +11,7 @@ from torch import nn
 from advmix_cli.attacks.common import Loss, gradient, lengths, objective
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors
-from advmix_cli.models.preactresnet import Normalize
+from advmix_cli.models.normalize import Normalize
 from advmix_cli.threats import Threat
 
 Number = float | torch.Tensor

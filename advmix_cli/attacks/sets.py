@@ -12,6 +12,7 @@ from torch import nn
 from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import Change, frozen, logits, outcome, to_float
 from advmix_cli.attacks.run import attack
+from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
 from advmix_cli.runtime import side_by_side, threads
 from advmix_cli.threats import Threat
@@ -50,7 +51,7 @@ class AttackedSet:
 
 def attack_set(
     model: nn.Module,
-    x: torch.Tensor,
+    x: Pixels,
     y: torch.Tensor,
     threat: Threat,
     *,
@@ -96,7 +97,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        x: torch.Tensor,
+        x: Pixels,
         y: torch.Tensor,
         threat: Threat,
         seed: int,
@@ -109,7 +110,7 @@ class _Run:
         self._asked, self.size = batch_size, 0
         self.parts = threat.parts
         self._together = len(self.parts) > 1
-        self.x_adv = to_float(x).cpu().clone() if images else None
+        self.x_adv = to_float(x[:]).cpu().clone() if images else None
         self.clean, self.robust = (torch.zeros(len(x), dtype=torch.bool) for _ in range(2))
         self.losses = torch.full((len(x),), -torch.inf)
         self.change, self.after = Change(), dict[str, After]()

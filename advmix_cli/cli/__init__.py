@@ -48,6 +48,7 @@ for name, function in (
 app.add_typer(figures.app, name="visualize")
 app.command("presets")(about.list_presets)
 app.command("info")(about.info)
+app.command("models")(about.list_models)
 app.add_typer(about.data_app, name="data")
 app.add_typer(store.app, name="store")
 

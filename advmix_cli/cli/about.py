@@ -1,4 +1,4 @@
-"""`presets`, `info` and `data`: what is set, what is installed, what is there."""
+"""`presets`, `info`, `models` and `data`: what is set, what is installed, what is there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import typer
 
 from advmix_cli import data
 from advmix_cli.cli import options as o
+from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import run, show_help
+from advmix_cli.results import Result
+from advmix_cli.workflows.session import Session
 
 data_app = typer.Typer(help="The data sets: what is there, fetch, verify.")
 data_app.callback(invoke_without_command=True)(show_help)
@@ -17,15 +20,18 @@ data_app.callback(invoke_without_command=True)(show_help)
 def list_presets(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="PRESET", help="default, report or as-run.", show_default="all")
+        str | None,
+        typer.Argument(
+            metavar="PRESET", help="default, report or as-run; or a data set, such as folder:PATH.", show_default="all"
+        ),
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """List the named settings of train and attack."""
+    """List the named settings of train, advtrain and attack."""
     from advmix_cli.workflows import about
 
-    run(ctx, lambda session: about.list_presets(name))
+    run(ctx, lambda session: about.list_presets(session, name))
 
 
 def info(
@@ -41,11 +47,39 @@ def info(
     run(ctx, about.info)
 
 
+def list_models(
+    ctx: typer.Context,
+    arch: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NETWORK",
+            help="A name, timm:NAME, torchvision:NAME or FILE.py:FACTORY; with * in it a list.",
+            show_default="what is built in",
+        ),
+    ] = None,
+    dataset: s.ModelDataset = None,
+    image_size: s.ImageSize = None,
+    arch_arg: s.ArchArgs = None,
+    normalize: s.Normalize = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the networks, or say what a name gives: shape, parameters, normalisation, stages to mix at."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import subjects
+        from advmix_cli.workflows.choosing import Asked
+
+        return subjects.list_models(session, Asked(dataset, image_size, arch, tuple(arch_arg or ()), normalize))
+
+    run(ctx, work)
+
+
 _Names = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="DATASET",
-        help="Data sets.",
+        help="Data sets: names, folder:PATH, npz:PATH, torchvision:NAME.",
         show_default="all",
         autocompletion=lambda: list(data.DATASETS),
     ),
@@ -55,22 +89,34 @@ _Names = Annotated[
 @data_app.command("list")
 def data_list(ctx: typer.Context, json: o.Json = False, quiet: o.Quiet = False) -> None:
     """List the data sets and whether they are there."""
-    from advmix_cli.workflows import about
+    from advmix_cli.workflows import subjects
 
-    run(ctx, about.list_data)
+    run(ctx, subjects.list_data)
 
 
 @data_app.command("fetch")
-def data_fetch(ctx: typer.Context, names: _Names = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """Download data sets, verified, unless they are there."""
-    from advmix_cli.workflows import about
+def data_fetch(
+    ctx: typer.Context,
+    names: _Names = None,
+    skip_damaged: s.SkipDamaged = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Download data sets, verified, unless they are there; prepare folders, array files and torchvision's others."""
+    from advmix_cli.workflows import subjects
 
-    run(ctx, lambda session: about.check_data(session, names or [], fetch=True))
+    run(ctx, lambda session: subjects.check_data(session, names or [], fetch=True))
 
 
 @data_app.command("verify")
-def data_verify(ctx: typer.Context, names: _Names = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
+def data_verify(
+    ctx: typer.Context,
+    names: _Names = None,
+    skip_damaged: s.SkipDamaged = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
     """Read data sets whole and give the fingerprints of their images."""
-    from advmix_cli.workflows import about
+    from advmix_cli.workflows import subjects
 
-    run(ctx, lambda session: about.check_data(session, names or [], fetch=False))
+    run(ctx, lambda session: subjects.check_data(session, names or [], fetch=False))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advmix_cli.cli import options as o
+from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, references
 from advmix_cli.errors import UsageError
 
@@ -39,11 +40,15 @@ def attack(
             help="Attack a fresh network of the model's kind instead (--dataset and --arch choose another).",
         ),
     ] = False,
-    dataset: o.ModelDataset = None,
+    dataset: s.ModelDataset = None,
+    image_size: s.ImageSize = None,
+    skip_damaged: s.SkipDamaged = False,
     arch: Annotated[
         str | None,
-        typer.Option("--arch", help="With --untrained: the architecture.", show_default="the data set's"),
+        typer.Option("--arch", help="With --untrained: the network.", show_default="the data set's"),
     ] = None,
+    arch_arg: s.ArchArgs = None,
+    normalize: s.Normalize = None,
     split: o.Split = "test",
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
@@ -81,7 +86,9 @@ def evaluate(
     targets: o.Targets = None,
     queries: o.Queries = None,
     precision: o.AttackPrecision = None,
-    dataset: o.ModelDataset = None,
+    dataset: s.ModelDataset = None,
+    image_size: s.ImageSize = None,
+    skip_damaged: s.SkipDamaged = False,
     split: o.EvalSplit = None,
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,

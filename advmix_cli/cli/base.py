@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -55,9 +56,11 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
             # That of training is a setting: it changes weights.
             batch_size=given.get("batch_size") if command in ("attack", "eval") else None,
             force=given.get("force", False),
+            skip_damaged=given.get("skip_damaged", False),
             command=shlex.join(["advmix", *ctx.obj]),
         )
-        result = work(session)
+        with contextlib.redirect_stdout(sys.stderr):  # what a network of others prints is no result
+            result = work(session)
     except KeyboardInterrupt:
         raise StoppedError("interrupted", stopped) from None
     output.emit(result)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from advmix_cli.cli import options as o
+from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import reference, references, run, show_help
+from advmix_cli.names import full_name
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
 from advmix_cli.workflows.references import WITH_HISTORY, of_a_stored_model, resolve_models, resolve_samples
@@ -61,7 +63,7 @@ def curves(
 @app.command()
 def mixing(
     ctx: typer.Context,
-    dataset: o.Dataset = "glyphs",
+    dataset: s.Dataset = "glyphs",
     mix_alpha: o.MixAlpha = None,
     count: o.Count = 8,
     seed: o.Seed = 0,
@@ -76,7 +78,7 @@ def mixing(
         from advmix_cli.workflows import visualize
 
         alpha = MIX_ALPHA["mixup"] if mix_alpha is None else mix_alpha
-        return visualize.mixing(session, dataset, alpha, count, seed, out)
+        return visualize.mixing(session, full_name(dataset), alpha, count, seed, out)
 
     run(ctx, work)
 

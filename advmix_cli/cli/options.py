@@ -23,8 +23,6 @@ from advmix_cli.cli.values import (
     whole,
 )
 from advmix_cli.config import MIXES, POLICIES, SPLITS
-from advmix_cli.data import DATASETS
-from advmix_cli.models import ARCHITECTURES
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS
 
 _MODELS = ("checkpoints",)
@@ -106,26 +104,6 @@ AnyArguments = Annotated[
     ),
 ]
 
-Dataset = Annotated[str, typer.Option("--dataset", help="The data set.", autocompletion=complete(*DATASETS))]
-ImportDataset = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset", help="The data set.", show_default="its own, else mnist", autocompletion=complete(*DATASETS)
-    ),
-]
-ModelDataset = Annotated[
-    str | None,
-    typer.Option("--dataset", help="The data set.", show_default="the model's", autocompletion=complete(*DATASETS)),
-]
-Arch = Annotated[
-    str | None,
-    typer.Option(
-        "--arch",
-        help="The architecture.",
-        show_default=", ".join(f"{d.name} {d.arch}" for d in DATASETS.values()),
-        autocompletion=complete(*ARCHITECTURES),
-    ),
-]
 Preset = Annotated[
     str,
     typer.Option("--preset", help="Named settings; see advmix presets.", autocompletion=complete(*presets.PRESETS)),
@@ -218,16 +196,6 @@ Init = Annotated[
         autocompletion=lambda incomplete: [
             ref for ref in ("untrained", *complete_refs(*_MODELS)(incomplete)) if ref.startswith(incomplete)
         ],
-    ),
-]
-InitDataset = Annotated[
-    str | None,
-    typer.Option("--dataset", help="The data set.", show_default="that of --init", autocompletion=complete(*DATASETS)),
-]
-InitArch = Annotated[
-    str | None,
-    typer.Option(
-        "--arch", help="The architecture.", show_default="that of --init", autocompletion=complete(*ARCHITECTURES)
     ),
 ]
 Policy = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from advmix_cli.cli import options as o
+from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, run
 from advmix_cli.results import Result
 from advmix_cli.workflows.session import Session
@@ -17,10 +18,16 @@ _CONTINUES = "the same command goes on after the last whole epoch"
 
 def train(
     ctx: typer.Context,
-    dataset: o.Dataset = "glyphs",
-    arch: o.Arch = None,
+    dataset: s.Dataset = "glyphs",
+    image_size: s.ImageSize = None,
+    skip_damaged: s.SkipDamaged = False,
+    arch: s.Arch = None,
+    arch_arg: s.ArchArgs = None,
+    normalize: s.Normalize = None,
+    weights: s.OthersWeights = None,
     mix: o.Mixes = "none",
     mix_alpha: o.MixAlpha = None,
+    mix_stages: s.MixStages = None,
     soft_label: o.SoftLabels = None,
     epochs: o.Epochs = None,
     batch_size: o.TrainBatchSize = None,
@@ -45,10 +52,16 @@ def train(
 def advtrain(
     ctx: typer.Context,
     init: o.Init = None,
-    dataset: o.InitDataset = None,
-    arch: o.InitArch = None,
+    dataset: s.InitDataset = None,
+    image_size: s.ImageSize = None,
+    skip_damaged: s.SkipDamaged = False,
+    arch: s.InitArch = None,
+    arch_arg: s.ArchArgs = None,
+    normalize: s.Normalize = None,
+    weights: s.OthersWeights = None,
     mix: o.Mixes = "none",
     mix_alpha: o.MixAlpha = None,
+    mix_stages: s.MixStages = None,
     policy: o.Policy = "normal",
     soft_label: o.SoftLabels = None,
     eps: o.Eps = None,
@@ -86,8 +99,11 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .pt, .pth, .tar or .safetensors file with a state dict.")
     ],
-    dataset: o.ImportDataset = None,
-    arch: o.Arch = None,
+    dataset: s.ImportDataset = None,
+    image_size: s.ImageSize = None,
+    arch: s.Arch = None,
+    arch_arg: s.ArchArgs = None,
+    normalize: s.Normalize = None,
     name: o.Name = None,
     force: o.Force = False,
     json: o.Json = False,
@@ -96,8 +112,11 @@ def import_(
     """Take in a checkpoint made elsewhere, or bring back one of advmix's own. Nothing in the file is executed."""
 
     def work(session: Session) -> Result:
+        from advmix_cli.workflows.choosing import Asked
         from advmix_cli.workflows.importing import import_checkpoint
 
-        return import_checkpoint(session, file, dataset, arch, name)
+        return import_checkpoint(
+            session, file, Asked(dataset, image_size, arch, tuple(arch_arg or ()), normalize), name
+        )
 
     run(ctx, work)

@@ -49,6 +49,11 @@ def whole(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
+def stage(text: str) -> int | str:
+    """Where to mix: a number of a stage, or the path of a module."""
+    return int(text) if text.isdecimal() else text
+
+
 def several(read: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
     """Values with commas between, each once."""
 

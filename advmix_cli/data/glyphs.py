@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torchvision.transforms.v2 import functional
 
 _SIZE = 28
 _CANVAS = 84
@@ -17,7 +16,7 @@ _STROKES = (0, 1, 2, 4)
 
 
 def glyphs(split: str, root: Path, download: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uint8 (N,1,32,32), drawn at 28x28 and resized like MNIST, and int64 (N,). The same for everyone; takes a second.
+    """Uint8 (N,1,28,28), drawn, and int64 (N,). The same for everyone; takes a second.
 
     `root` and `download` are not needed: nothing is read.
     """
@@ -40,7 +39,7 @@ def glyphs(split: str, root: Path, download: bool) -> tuple[torch.Tensor, torch.
     pixels *= rng.uniform(0.5, 1.0, (count, 1, 1)).astype(np.float32)
     pixels += rng.normal(0.0, 10.0, pixels.shape).astype(np.float32)
     x = torch.from_numpy(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))[:, None]
-    return functional.resize(x, [32, 32]), torch.from_numpy(labels.astype(np.int64))
+    return x, torch.from_numpy(labels.astype(np.int64))
 
 
 def _draw(digit: int, stroke: int) -> Image.Image:

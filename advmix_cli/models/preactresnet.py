@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from advmix_cli.models.normalize import Normalize
+
 _CIFAR10_MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 _CIFAR10_STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
-
-
-class Normalize(nn.Module):
-    """(x - mean) / std for each channel of images (N,C,H,W) in [0,1]."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N,C,H,W) to (N,C,H,W)."""
-        return (x - self.mean) / self.std
 
 
 class PreActBlock(nn.Module):
@@ -54,15 +39,15 @@ def _group(inputs: int, outputs: int, stride: int) -> list[PreActBlock]:
     return [PreActBlock(inputs, outputs, stride), PreActBlock(outputs, outputs, 1)]
 
 
-def preactresnet18() -> nn.Sequential:
-    """PreAct-ResNet18: five stages, images (N,3,32,32) in [0,1] to logits (N,10).
+def preactresnet18(channels: int, classes: int, height: int, width: int) -> nn.Sequential:
+    """PreAct-ResNet18: five stages, images (N,channels,32,32) in [0,1] to logits (N,classes).
 
     As in the report's code, and unlike the usual definition, no batch norm and ReLU stand before the pool. The
-    stages: stem and group 1, group 2, group 3, group 4, pool and classifier.
+    stages: stem and group 1, group 2, group 3, group 4, pool and classifier. Colours are normalised as CIFAR-10 is.
     """
     stem: list[tuple[str, nn.Module]] = [
-        ("normalize", Normalize(_CIFAR10_MEAN, _CIFAR10_STD)),
-        ("conv", nn.Conv2d(3, 64, 3, padding=1, bias=False)),
+        *([("normalize", Normalize(_CIFAR10_MEAN, _CIFAR10_STD))] if channels == 3 else []),
+        ("conv", nn.Conv2d(channels, 64, 3, padding=1, bias=False)),
     ]
     blocks = [(f"block{i}", block) for i, block in enumerate(_group(64, 64, 1), 1)]
     return nn.Sequential(
@@ -71,6 +56,6 @@ def preactresnet18() -> nn.Sequential:
             group2=nn.Sequential(*_group(64, 128, 2)),
             group3=nn.Sequential(*_group(128, 256, 2)),
             group4=nn.Sequential(*_group(256, 512, 2)),
-            head=nn.Sequential(OrderedDict(pool=nn.AvgPool2d(4), flatten=nn.Flatten(), linear=nn.Linear(512, 10))),
+            head=nn.Sequential(OrderedDict(pool=nn.AvgPool2d(4), flatten=nn.Flatten(), linear=nn.Linear(512, classes))),
         )
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from advmix_cli.results import Facts, Result, accuracy, changes
 from advmix_cli.settings import SCHEMA, key
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.making import made, make_once, quoted, set_alias
-from advmix_cli.workflows.references import ModelRef, load_model
+from advmix_cli.workflows.references import ModelRef, Untrained, check_meets, load_model
 from advmix_cli.workflows.session import Progress, Session
 from advmix_cli.workflows.unfinished import Unfinished
 
@@ -22,31 +21,10 @@ if TYPE_CHECKING:
     from advmix_cli import attacks
 
 
-@dataclasses.dataclass(frozen=True)
-class Untrained:
-    """A fresh network, as the report attacks in its Figures 7 and 8: its parameters come from the seed."""
-
-    arch: str
-    seed: int
-
-    @property
-    def label(self) -> str:
-        """What tables call it."""
-        return f"untrained-{self.arch}"
-
-    def identity(self) -> dict[str, Any]:
-        """What it is known by in keys."""
-        return {"weights": "untrained", "seed": self.seed, **models.identity(self.arch)}
-
-    def lineage(self) -> dict[str, Any]:
-        """What is written down of it in things made from it."""
-        return {"name": self.label, "weights": "untrained", "seed": self.seed, "arch": self.arch}
-
-
-def build(target: ModelRef | Untrained, device: Any) -> nn.Sequential:
+def build(target: ModelRef | Untrained, device: Any) -> nn.Module:
     """The network that is meant, on the device."""
     if isinstance(target, Untrained):
-        return models.build(target.arch, target.seed).to(device)
+        return models.build(target.network, target.seed).to(device)
     return load_model(target, device)
 
 
@@ -54,10 +32,10 @@ def attack(
     session: Session, target: ModelRef | Untrained, settings: AttackSettings, alias: str | None = None
 ) -> Result:
     """Attack a split, or find the sample cache that the model and `settings` give."""
-    info = data.info(settings.dataset)
-    models.check_fit(target.arch, info.name, info.shape)
+    info = session.dataset(settings.dataset)
+    check_meets(target, info)
     fingerprint = session.fingerprint(settings.dataset)
-    own = key("samples", settings, data=data.identity(settings.dataset, fingerprint), weights=target.identity())
+    own = key("samples", settings, data=data.identity(info, fingerprint), weights=target.identity())
     label = settings.label + ("-untrained" if isinstance(target, Untrained) else "")
     name = f"{label}-{own[:8]}"
     record, cached = make_once(
@@ -128,6 +106,8 @@ def _attack(
         "seed": settings.seed,
         "model": target.lineage(),
         "n": len(images),
+        "of": images.info.sizes[settings.split],
+        "class_names": list(images.info.classes),
         "clean_correct": int(attacked.clean.sum()),
         "robust_correct": after[threat.standard - 1][1],
         "linf_max": attacked.change.linf,
@@ -175,7 +155,7 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
     ]
     if not cached:
         seconds = record["made"]["seconds"]
-        rows.append(("time", f"{seconds:.1f} s, {n / max(seconds, 1e-9):.0f} images/s"))
+        rows.append(("time", f"{seconds:.1f} s" + (f", {n / seconds:.0f} images/s" if seconds else "")))
     return Result(
         data={
             "samples": name,

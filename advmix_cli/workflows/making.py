@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from advmix_cli import files
 from advmix_cli._version import __version__
 from advmix_cli.errors import AdvmixError, DamagedError
 from advmix_cli.store import SINGULAR
@@ -56,7 +57,7 @@ def make_once(
     path = session.store.path(kind, name)
 
     def stored() -> dict[str, Any] | None:
-        if session.force or not path.exists():
+        if session.force or not files.there(path):
             return None
         record = read(path)
         if record is None or record.get("key") != key:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from advmix_cli.data import DatasetInfo
+
 WEIGHTS = ("best", "last")
 
 
@@ -50,13 +52,31 @@ class ModelRef:
         return str(self.record["arch"])
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that it tells apart; () where its file does not say."""
+        return tuple(self.record.get("class_names", ()))
+
+    @property
+    def network(self) -> models.Network:
+        """What its weights are the weights of."""
+        if "network" in self.record:
+            return models.Network.from_dict(self.record["network"])
+        channels, height, width = self.record["shape"]
+        return models.Network(self.arch, (channels, height, width), self.record["classes"])
+
+    @property
     def digest(self) -> str:
         """The digest of the weights that are meant."""
         return str(self.record["digests"][self.which])
 
+    @property
+    def function(self) -> str:
+        """A digest of what it computes: of its weights, and of whose they are."""
+        return digest(self.identity())
+
     def identity(self) -> dict[str, Any]:
         """What it is known by in keys."""
-        return {"weights": self.digest, **models.identity(self.arch)}
+        return {"weights": self.digest, **self.network.identity()}
 
     def run(self) -> dict[str, Any] | None:
         """What its training is known by but for seeds, `id`, and the `seeds` along its lineage; None where imported."""
@@ -159,17 +179,58 @@ def history(checkpoint: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     return artifacts.history(content, path)
 
 
-def load_model(model: ModelRef, device: torch.device | str) -> nn.Sequential:
+@dataclasses.dataclass(frozen=True)
+class Fresh:
+    """A network whose parameters are drawn from a seed: what training begins from where nothing is said."""
+
+    network: models.Network
+
+    def identity(self) -> dict[str, Any]:
+        """What it is known by in keys; the seed is among the settings."""
+        return self.network.identity()
+
+
+@dataclasses.dataclass(frozen=True)
+class Untrained:
+    """A fresh network, as the report attacks in its Figures 7 and 8: its parameters come from the seed."""
+
+    network: models.Network
+    seed: int
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"untrained-{self.network.label}"
+
+    def identity(self) -> dict[str, Any]:
+        """What it is known by in keys."""
+        return {"weights": "untrained", "seed": self.seed, **self.network.identity()}
+
+    def lineage(self) -> dict[str, Any]:
+        """What is written down of it in things made from it."""
+        return {"name": self.label, "weights": "untrained", "seed": self.seed, "arch": self.network.arch}
+
+
+def load_model(model: ModelRef, device: torch.device | str) -> nn.Module:
     """The model with its weights, on a device, in eval mode.
 
-    Raises DamagedError when the weights do not fit, and AdvmixError when they are not those any more that the reference
+    A network's own file is run only for the store's own checkpoints: a command line named it for those. Raises
+    DamagedError when the weights do not fit, and AdvmixError when they are not those any more that the reference
     resolved to: another process may have made them again since.
     """
-    built, weights = models.build(model.arch), artifacts.checkpoint_weights(model.path, model.which)
+    if not model.stored and models.kind_of(model.arch) == "file":
+        raise UsageError(
+            f"{model.path} is of a network that {model.arch.rpartition(':')[0]} would have to be run for",
+            f"take it in, and name the file: advmix import {model.path} --arch {model.arch}",
+            code="code",
+        )
+    weights = artifacts.checkpoint_weights(model.path, model.which)
     if artifacts.tensors_digest(weights) != model.digest:
         raise AdvmixError(
             f"{model.path} was replaced while it was being used", "run the command again", code="replaced"
         )
+    built = models.build(model.network)
     try:
         built.load_state_dict(weights)
     except RuntimeError as error:
@@ -177,6 +238,32 @@ def load_model(model: ModelRef, device: torch.device | str) -> nn.Sequential:
             f"{model.path} does not hold the weights of a {model.arch}", str(error).splitlines()[-1].strip()
         ) from None
     return built.to(device).eval()
+
+
+def check_meets(model: ModelRef | Untrained, info: DatasetInfo) -> None:
+    """Raise UsageError where the model does not take the set's images, or tells other classes apart."""
+    network, label, names = model.network, model.label, model.class_names
+    if network.shape != info.shape:
+        raise UsageError(
+            f"{label} takes images of {_sides(network.shape)}, {shown(info.name)} has {_sides(info.shape)}",
+            f"use --image-size {network.shape[1]}" if network.shape[0] == info.shape[0] else "choose its own data set",
+        )
+    if network.classes != len(info.classes):
+        raise UsageError(
+            f"{label} tells {network.classes} classes apart, {shown(info.name)} has {len(info.classes)}",
+            "choose its own data set",
+        )
+    other = next(((ours, theirs) for ours, theirs in zip(names, info.classes, strict=False) if ours != theirs), None)
+    if other:
+        raise UsageError(
+            f"{label} tells other classes apart than {shown(info.name)}: {shown(other[0])} where that has "
+            f"{shown(other[1])}",
+            "choose its own data set",
+        )
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from advmix_cli import artifacts, data, files
+from advmix_cli import data
 from advmix_cli.config import check_machine
-from advmix_cli.errors import AdvmixError
-from advmix_cli.settings import SCHEMA, require
+from advmix_cli.settings import require
 from advmix_cli.store import Store, default_root
 
 if TYPE_CHECKING:
     import torch
 
-    from advmix_cli.data import ImageSet
+    from advmix_cli.data import DatasetInfo, ImageSet
+    from advmix_cli.workflows.datasets import Opened
 
 
 class Progress(Protocol):
@@ -84,6 +84,9 @@ class Session:
     batch_size: int | None = None
     force: bool = False
     command: str = ""
+    skip_damaged: bool = False
+    opened: dict[str, Opened] = dataclasses.field(default_factory=dict)
+    """The data sets that were opened, by their full names."""
 
     @classmethod
     def open(
@@ -95,6 +98,7 @@ class Session:
         batch_size: int | None = None,
         force: bool = False,
         command: str = "",
+        skip_damaged: bool = False,
     ) -> Session:
         """A session on the store and data folder that the environment names. Refuses a store of another schema."""
         require(
@@ -104,7 +108,7 @@ class Session:
         store = Store(default_root())
         store.check_schema()
         root = data.default_root(store.root)
-        return cls(store, root, report or Silent(), device, threads, batch_size, force, command)
+        return cls(store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged)
 
     def check_device(self) -> None:
         """Raise UsageError where a device was asked for that is not here. Asks torch only where it has to."""
@@ -119,31 +123,20 @@ class Session:
         runtime.configure(self.threads, where)
         return where
 
-    def images(self, dataset: str, split: str) -> ImageSet:
-        """A split, on the CPU. Says so when it has to be fetched."""
-        if not data.present(dataset, self.data_root):
-            self.report.note(f"{dataset} is not in {self.data_root}: fetching it")
-        return data.load(dataset, split, self.data_root)
+    def dataset(self, name: str) -> DatasetInfo:
+        """What is known of a data set; another's is prepared where it has not been."""
+        from advmix_cli.workflows import datasets
 
-    def fingerprint(self, dataset: str, *, fresh: bool = False) -> str:
+        return datasets.about(self, name)
+
+    def images(self, name: str, split: str) -> ImageSet:
+        """A split, on the CPU."""
+        from advmix_cli.workflows import datasets
+
+        return datasets.images(self, name, split)
+
+    def fingerprint(self, name: str, *, fresh: bool = False) -> str:
         """The fingerprint of a data set: computed once and kept beside the store until its files change."""
-        path = self.store.root / "datasets" / f"{data.info(dataset).name}.json"
-        now = data.stamp(dataset, self.data_root)
-        if now and not fresh:
-            with contextlib.suppress(AdvmixError):
-                kept = fingerprint_record(path)
-                if kept["stamp"] == now:
-                    return str(kept["fingerprint"])
-        if not data.present(dataset, self.data_root):
-            self.report.note(f"{dataset} is not in {self.data_root}: fetching it")
-        value = data.fingerprint(dataset, self.data_root)
-        now = data.stamp(dataset, self.data_root)
-        record = {"schema": SCHEMA, "kind": "fingerprint", "name": dataset, "fingerprint": value, "stamp": now}
-        with contextlib.suppress(AdvmixError):  # a store may be read alone; then it is computed each time
-            self.store.write(path, artifacts.sealed(record).encode())
-        return value
+        from advmix_cli.workflows import datasets
 
-
-def fingerprint_record(path: Path) -> artifacts.Record:
-    """What is kept of a data set's fingerprint. Raises NotFoundError or DamagedError."""
-    return artifacts.check(artifacts.unseal(files.read(path, artifacts.LARGEST), path), "fingerprint", path)
+        return datasets.opened(self, name, fresh=fresh).fingerprint

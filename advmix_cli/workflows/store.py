@@ -14,8 +14,9 @@ from advmix_cli import artifacts
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, nearest
 from advmix_cli.results import Facts, Result, Table, accuracy
 from advmix_cli.store import SINGULAR, SUFFIXES, check_alias
+from advmix_cli.workflows import datasets
 from advmix_cli.workflows.references import WEIGHTS, history, is_stored, resolve_path
-from advmix_cli.workflows.session import Session, fingerprint_record
+from advmix_cli.workflows.session import Session
 
 KINDS = tuple(SUFFIXES)
 
@@ -157,7 +158,7 @@ def verify(session: Session, refs: list[str]) -> Result:
 
 def _verify(session: Session, kind: str, path: Path) -> None:
     if kind == "datasets":
-        fingerprint_record(path)
+        datasets.verify(path)
         return
     if kind == "samples":
         artifacts.samples_tensors(path)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
+from advmix_cli import models
 from advmix_cli.config import TrainSettings
 from advmix_cli.results import Result, Table, share
 from advmix_cli.threats import Threat
-from advmix_cli.workflows.references import ModelRef
 from advmix_cli.workflows.session import Progress, Reporter, Session
-from advmix_cli.workflows.train import Plan, plan, train
+from advmix_cli.workflows.train import Begin, Plan, plan, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,25 +26,23 @@ class Run:
     alias: str | None
 
 
-def train_together(
-    session: Session, runs: Sequence[Run], *, init: ModelRef | None = None, verbose: bool = False
-) -> Result:
+def train_together(session: Session, runs: Sequence[Run], *, begin: Begin, verbose: bool = False) -> Result:
     """Train, continue or find the checkpoints of all `runs`, each as `train` would alone.
 
     On a CPU each has one thread, and gives the bytes of a run alone with one thread; on a GPU each has a stream. What
     is wrong with any of the settings is said before anything begins. Where one fails the others stop too, and their
     states are kept.
     """
-    planned = [(plan(session, run.settings, init), run) for run in runs]
+    planned = [(plan(session, run.settings, begin), run) for run in runs]
     missing = {
         each.name: (each, run)
         for each, run in planned
         if session.force or not session.store.path("checkpoints", each.name).exists()
     }
     if missing:
-        _train(session, list(missing.values()), init, verbose)
+        _train(session, list(missing.values()), begin, verbose)
     stored = dataclasses.replace(session, force=False)
-    results = [train(stored, run.settings, run.alias, init=init).data for run in runs]
+    results = [train(stored, run.settings, run.alias, begin=begin).data for run in runs]
     for data in results:
         data["cached"] = data["checkpoint"] not in missing
     names = [run.alias or data["checkpoint"] for run, data in zip(runs, results, strict=True)]
@@ -70,18 +68,20 @@ def _table(runs: Sequence[Run], results: list[dict[str, Any]]) -> Table:
     return Table(columns, rows, right=columns[2:], note=threat)
 
 
-def _train(session: Session, runs: list[tuple[Plan, Run]], init: ModelRef | None, verbose: bool) -> None:
+def _train(session: Session, runs: list[tuple[Plan, Run]], begin: Begin, verbose: bool) -> None:
     from advmix_cli import runtime
 
     device = session.device()
     workers = len(runs) if device.type == "cuda" else min(len(runs), runtime.threads())
+    if models.draws(begin.network):
+        workers = 1
     alone = dataclasses.replace(session, threads=1) if device.type == "cpu" else session
     stop = threading.Event()
 
     def one(run: Run, total: Progress) -> None:
         part = dataclasses.replace(alone, report=_Part(session.report, run.label, total, stop))
         with runtime.own_stream(device):
-            train(part, run.settings, init=init, verbose=verbose)
+            train(part, run.settings, begin=begin, verbose=verbose)
 
     images = sum(run.settings.epochs * planned.images for planned, run in runs)
     with (

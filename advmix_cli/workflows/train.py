@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, config, data, models
 from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
-from advmix_cli.results import Facts, Result, share
+from advmix_cli.names import short_arch
+from advmix_cli.results import Facts, Result, share, shown
 from advmix_cli.settings import SCHEMA, digest, key
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.making import made, make_once, quoted, set_alias
-from advmix_cli.workflows.references import ModelRef, load_model, resolve_model
+from advmix_cli.workflows.references import Fresh, ModelRef, check_meets, load_model, resolve_model
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
+from advmix_cli.workflows.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,24 +56,30 @@ class Plan:
     images: int
 
 
-def plan(session: Session, settings: TrainSettings, init: ModelRef | None) -> Plan:
-    """What `settings` and `init` come to. Raises UsageError where they do not fit together."""
-    info = data.info(settings.dataset)
-    models.check_fit(settings.arch, info.name, info.shape)
+Begin = ModelRef | Fresh | Weights
+"""What training begins from: a checkpoint, a network drawn from the seed, or weights of others."""
+
+
+def plan(session: Session, settings: TrainSettings, begin: Begin) -> Plan:
+    """What `settings` and what they begin from come to. Raises UsageError where they do not fit together."""
+    info = session.dataset(settings.dataset)
+    models.check_fit(begin.network, info.name)
     config.check_sigma(settings.soft_label, len(info.classes))
     learning = min(settings.limit or info.sizes["train"], info.sizes["train"]) - settings.validation
     if learning < 1:
         raise UsageError(
             f"{settings.validation} validation images leave nothing to learn from", "give a larger --limit"
         )
-    if init is not None and (init.arch, init.dataset) != (settings.arch, settings.dataset):
-        raise UsageError(
-            f"{init.label} is a {init.arch} of {init.dataset}, not a {settings.arch} of {settings.dataset}",
-            "begin from a model of the same kind and data set, or from --init untrained",
-        )
+    if isinstance(begin, ModelRef):
+        if (begin.arch, begin.dataset) != (settings.arch, settings.dataset):
+            raise UsageError(
+                f"{begin.label} is a {short_arch(begin.arch)} of {shown(begin.dataset)}, "
+                f"not a {short_arch(settings.arch)} of {shown(settings.dataset)}",
+                "begin from a model of the same kind and data set, or from --init untrained",
+            )
+        check_meets(begin, info)
     fingerprint = session.fingerprint(settings.dataset)
-    begun_from = init.identity() if init else models.identity(settings.arch)
-    own = key("checkpoint", settings, data=data.identity(settings.dataset, fingerprint), init=begun_from)
+    own = key("checkpoint", settings, data=data.identity(info, fingerprint), init=begin.identity())
     return Plan(f"{settings.label}-{own[:8]}", own, fingerprint, learning)
 
 
@@ -79,18 +88,18 @@ def train(
     settings: TrainSettings,
     alias: str | None = None,
     *,
-    init: ModelRef | None = None,
+    begin: Begin,
     verbose: bool = False,
 ) -> Result:
-    """Train, continue, or find the checkpoint that `settings` give, from `init` or from fresh weights (None)."""
-    planned = plan(session, settings, init)
+    """Train, continue, or find the checkpoint that `settings` give."""
+    planned = plan(session, settings, begin)
     record, cached = make_once(
         session,
         "checkpoints",
         planned.name,
         planned.key,
         artifacts.checkpoint_record,
-        lambda: _train(session, settings, planned, init, verbose),
+        lambda: _train(session, settings, planned, begin, verbose),
     )
     set_alias(session, alias, "checkpoints", planned.name)
     return checkpoint_result(session, record, cached, alias)
@@ -100,10 +109,11 @@ def _train(
     session: Session,
     settings: TrainSettings,
     planned: Plan,
-    init: ModelRef | None,
+    begin: Begin,
     verbose: bool,
 ) -> None:
     from advmix_cli import training
+    from advmix_cli.models.normalize import normalisation
 
     device = session.device()
     unfinished = Unfinished(session, planned.name, planned.key)
@@ -111,12 +121,13 @@ def _train(
     splits = training.split(*images, settings)
     splits = training.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
     sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
+    network, init = begin.network, begin if isinstance(begin, ModelRef) else None
 
-    def run(pieces: list[dict[str, Any]]) -> tuple[nn.Sequential, training.Trained]:
+    def run(pieces: list[dict[str, Any]]) -> tuple[nn.Module, training.Trained]:
         state, done = (pieces[-1], training.epochs_of(pieces[-1])) if pieces else (None, 0)
         if done:
             session.report.note(f"continuing after epoch {done}")
-        model = load_model(init, device) if init else models.build(settings.arch, settings.seed).to(device)
+        model = begin_with(begin, settings, session.report.note).to(device)
         with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
             progress(done * len(splits.train))
             clock = time.monotonic()
@@ -166,8 +177,12 @@ def _train(
         "arch": settings.arch,
         "dataset": settings.dataset,
         "fingerprint": planned.fingerprint,
-        "shape": list(data.info(settings.dataset).shape),
-        "classes": len(data.info(settings.dataset).classes),
+        "shape": list(network.shape),
+        "classes": network.classes,
+        "class_names": list(splits.train.info.classes),
+        "network": network.to_dict(),
+        "normalisation": normalisation(model),
+        **({"weights": begin.lineage()} if isinstance(begin, Weights) else {}),
         "preset": settings.preset,
         "settings": settings.to_dict(),
         "run": _run_of(settings, init),
@@ -180,6 +195,20 @@ def _train(
     store = session.store
     store.write(store.path("checkpoints", planned.name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
     unfinished.delete()
+
+
+def begin_with(begin: Begin, settings: TrainSettings, say: Callable[[str], None]) -> nn.Module:
+    """The model before training, on the CPU."""
+    from advmix_cli import mixing
+
+    if isinstance(begin, ModelRef):
+        model = load_model(begin, "cpu")
+    else:
+        model = models.build(begin.network, settings.seed)
+        if isinstance(begin, Weights):
+            begin.put_into(model, say)
+    mixing.places(model, settings.mix_stages)
+    return model
 
 
 def _run_of(settings: TrainSettings, init: ModelRef | None) -> dict[str, Any]:
@@ -244,6 +273,12 @@ def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _normalisation(said: dict[str, Any]) -> str:
+    """What the network does to its images first."""
+    numbers = {part: " ".join(f"{value:.4g}" for value in said[part]) for part in ("mean", "std")}
+    return f"mean {numbers['mean']}, std {numbers['std']}"
+
+
 def checkpoint_result(session: Session, record: dict[str, Any], cached: bool, alias: str | None) -> Result:
     """What train, advtrain and import give back."""
     name, metrics = record["name"], record["metrics"]
@@ -253,6 +288,8 @@ def checkpoint_result(session: Session, record: dict[str, Any], cached: bool, al
         rows.append(("alias", alias))
     if record.get("preset", "default") != "default":
         rows.append(("preset", record["preset"]))
+    if record.get("normalisation"):
+        rows.append(("normalisation", _normalisation(record["normalisation"])))
     if metrics:
         rows.append(("chosen epoch", f"{metrics['best_epoch']} of {record['epochs']} (by {metrics['chosen_by']})"))
         if "validation_accuracy" in metrics:

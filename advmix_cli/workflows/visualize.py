@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, data
+from advmix_cli import artifacts
 from advmix_cli._version import __version__
 from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.presets import MIX_ALPHA
@@ -16,13 +16,14 @@ from advmix_cli.results import Facts, Result, distinct
 from advmix_cli.settings import SCHEMA, digest, number
 from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
-from advmix_cli.workflows.attack import Untrained, build
+from advmix_cli.workflows.attack import build
 from advmix_cli.workflows.evaluation.pictures import DRAWN, WITHOUT_AUDIT, available
 from advmix_cli.workflows.evaluation.record import Evaluation, read
 from advmix_cli.workflows.making import make_once
 from advmix_cli.workflows.references import (
     ModelRef,
     SamplesRef,
+    Untrained,
     attacked_model,
     history,
     load_model,
@@ -59,7 +60,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             labels[chosen].to(device),
         )
         threat = Threat.from_dict(record["threat"])
-        fresh = build(Untrained(model.arch, record["seed"]), device)
+        fresh = build(Untrained(model.network, record["seed"]), device)
         found = attacks.attack_set(fresh, clean, y, threat, seed=record["seed"], index=index[chosen], images=True).x_adv
         assert found is not None
         against_fresh = found.to(device)
@@ -148,7 +149,7 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
 
 def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, out: Path | None) -> Result:
     """A batch, its shuffled copy and their mix, with the lambda that was drawn."""
-    info = data.info(dataset)
+    info = session.dataset(dataset)
     if mix_alpha <= 0:
         raise UsageError(f"--mix-alpha must be positive, not {mix_alpha}", f"try {MIX_ALPHA['mixup']}")
 
@@ -163,7 +164,7 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
         perm = torch.randperm(count, generator=random).tolist()
         lam = runtime.python_random(seed, "picture").betavariate(mix_alpha, mix_alpha)
         return figures.mixing(
-            attacks.to_float(batch.x).numpy(),
+            attacks.to_float(batch.x[:]).numpy(),
             [info.classes[i] for i in batch.y.tolist()],
             perm,
             lam,

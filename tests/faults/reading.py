@@ -48,9 +48,9 @@ def _figure(path: Path) -> None:
 
 
 def _fingerprint(path: Path) -> None:
-    from advmix_cli.workflows.session import fingerprint_record
+    from advmix_cli.workflows import datasets
 
-    fingerprint_record(path)
+    datasets.record(path)
 
 
 def _state(path: Path) -> None:

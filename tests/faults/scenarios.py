@@ -153,6 +153,11 @@ class Bench:
         shutil.copytree(self.stores[store], self.home, symlinks=True)
         self.out.mkdir()
 
+    def ready(self, scenario: Scenario) -> None:
+        """A fresh store for the command, after it was seen undisturbed."""
+        self.undisturbed(scenario)
+        self.fresh(scenario.store)
+
     def start(self, scenario: Scenario, fault: Fault | None = None, first: Sequence[Hook] = ()) -> Child:
         """Begin the command on the store as it is, after calling `first`."""
         return self.runner.start(

@@ -70,7 +70,7 @@ def disturbed(bench: Bench, scenario: Scenario, ran: Ran, signals: tuple[int, ..
 def _at_an_operation(number: int, kinds: int) -> Attempt:
     def check(bench: Bench, case: str) -> list[str]:
         name, when, nth = case.split()
-        bench.fresh(SCENARIOS[name].store)
+        bench.ready(SCENARIOS[name])
         ran = bench.run(SCENARIOS[name], Fault(ACTIONS[when], int(nth), number, kinds))
         return disturbed(bench, SCENARIOS[name], ran, (number,))
 
@@ -80,7 +80,7 @@ def _at_an_operation(number: int, kinds: int) -> Attempt:
 def _refused(bench: Bench, case: str) -> list[str]:
     name, said, nth = case.split()
     how, kinds = _REFUSED[said]
-    bench.fresh(SCENARIOS[name].store)
+    bench.ready(SCENARIOS[name])
     fault = Fault(ACTIONS[how], int(nth), getattr(errno, said), kinds)
     return disturbed(bench, SCENARIOS[name], bench.run(SCENARIOS[name], fault))
 

@@ -14,12 +14,13 @@ from typing import Any
 from advmix_cli import artifacts, data
 from advmix_cli.config import VERDICTS, EvalSettings
 from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
+from advmix_cli.names import short_name
 from advmix_cli.results import Result
 from advmix_cli.settings import key
 from advmix_cli.workflows.evaluation import columns, record, table
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
 from advmix_cli.workflows.making import made, make_once
-from advmix_cli.workflows.references import ModelRef, SamplesRef
+from advmix_cli.workflows.references import ModelRef, SamplesRef, check_meets
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
 
@@ -37,17 +38,21 @@ def evaluate(
 
     `report` is where an HTML report goes too; with `fail_on` an audit's verdict as grave becomes the result's problem.
     """
-    _check_fit(models, samples, settings)
+    info = session.dataset(settings.dataset)
+    for model in models:
+        check_meets(model, info)
+    _check_fit(samples, settings)
     fingerprint = session.fingerprint(settings.dataset)
-    met = columns.columns(samples, settings, fingerprint)
+    met = columns.columns(samples, settings, fingerprint, info)
     own = key(
         "evaluation",
         settings,
-        data=data.identity(settings.dataset, fingerprint),
+        data=data.identity(info, fingerprint),
         models=[model.identity() for model in models],
         samples=[cache.identity() for cache in samples],
     )
-    name = f"{settings.dataset}-{settings.split}-{len(models)}x{1 + len(samples) + len(settings.threats)}-{own[:8]}"
+    size = f"{len(models)}x{1 + len(samples) + len(settings.threats)}"
+    name = f"{short_name(settings.dataset)}-{settings.split}-{size}-{own[:8]}"
     path = session.store.path("evaluations", name)
 
     def make() -> None:
@@ -79,14 +84,7 @@ def _write(path: Path, session: Session, evaluation: Evaluation) -> None:
     session.store.write(path, artifacts.sealed(evaluation.to_record()).encode())
 
 
-def _check_fit(models: Sequence[ModelRef], samples: Sequence[SamplesRef], settings: EvalSettings) -> None:
-    shape = data.info(settings.dataset).shape
-    for model in models:
-        if model.dataset != settings.dataset and data.info(model.dataset).shape != shape:
-            raise UsageError(
-                f"{model.label} takes {model.dataset}, not {settings.dataset}",
-                "evaluate models of one data set at a time",
-            )
+def _check_fit(samples: Sequence[SamplesRef], settings: EvalSettings) -> None:
     for cache in samples:
         if cache.record is not None and cache.record["dataset"] != settings.dataset:
             raise UsageError(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from advmix_cli import data
 from advmix_cli.config import EvalSettings
+from advmix_cli.data import DatasetInfo
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.evaluation.record import Column
 from advmix_cli.workflows.references import SamplesRef
 
 
-def columns(samples: Sequence[SamplesRef], settings: EvalSettings, fingerprint: str) -> list[Column]:
+def columns(samples: Sequence[SamplesRef], settings: EvalSettings, fingerprint: str, info: DatasetInfo) -> list[Column]:
     """Clean images, the caches, the white-box threats, and the worst case where there are several of these."""
     found = [Column("clean", "clean"), *(_of_cache(cache, fingerprint) for cache in samples)]
     for threat in settings.threats:
         found += _of_threat(threat)
-    worst = _worst(found, samples, settings)
+    worst = _worst(found, samples, settings, info)
     return found + ([Column("worst", "worst case", bound="upper", of=tuple(worst))] if worst else [])
 
 
@@ -37,14 +37,14 @@ def _of_threat(threat: Threat) -> Iterator[Column]:
         yield Column("attack", label, threat, "upper", further=True)
 
 
-def _worst(found: list[Column], samples: Sequence[SamplesRef], settings: EvalSettings) -> list[int]:
+def _worst(found: list[Column], samples: Sequence[SamplesRef], settings: EvalSettings, info: DatasetInfo) -> list[int]:
     """The columns that a worst case is taken over: white-box threats and the caches of all the same images.
 
     None for fewer than two threats.
     """
     if len(settings.threats) < 2:
         return []
-    n = settings.limit or data.info(settings.dataset).sizes[settings.split]
+    n = settings.limit or info.sizes[settings.split]
     caches = [
         i
         for i, cache in enumerate(samples, 1)

@@ -99,15 +99,15 @@ def measure(
     parts = sum(len(threat.parts) for threat in settings.threats)
     per_model = len(images) * (1 + parts) + sum(len(cache.labels) for cache in caches)
     known, sizes = dict[str, tuple[Row, list[Cell]]](), list[int]()
-    with session.report.progress("evaluating", len({m.digest for m in models}) * per_model, "images") as progress:
+    with session.report.progress("evaluating", len({m.function for m in models}) * per_model, "images") as progress:
         for model in models:
-            if model.digest not in known:
+            if model.function not in known:
                 run = _Model(session, model, images, settings, state, progress)
                 cells = run.cells(columns, caches)
-                known[model.digest] = Row("", {}, None, run.clean.reliability()), cells
+                known[model.function] = Row("", {}, None, run.clean.reliability()), cells
                 sizes.append(run.size)
-    rows = [dataclasses.replace(known[m.digest][0], label=m.label, lineage=m.lineage(), run=m.run()) for m in models]
-    return rows, [known[model.digest][1] for model in models], max(sizes)
+    rows = [dataclasses.replace(known[m.function][0], label=m.label, lineage=m.lineage(), run=m.run()) for m in models]
+    return rows, [known[model.function][1] for model in models], max(sizes)
 
 
 class _Model:
@@ -127,7 +127,7 @@ class _Model:
 
         self._session, self._model, self._images, self._settings = session, model, images, settings
         self._state, self._progress = state, progress
-        self._device, self._score = images.x.device, evaluation.score
+        self._device, self._score = images.y.device, evaluation.score
         self._net = load_model(model, self._device)
         self.size = batches.suitable(self._net, images.x, session.batch_size)
         self.clean = self._score(self._net, images.x, images.y, batch_size=self.size, on_batch=progress)
@@ -176,7 +176,7 @@ class _Model:
         from advmix_cli import attacks
 
         images, progress = self._images, self._progress
-        job = f"{self._model.digest} {threat.label}"
+        job = f"{self._model.function} {threat.label}"
         return attacks.attack_set(
             self._net,
             images.x,
@@ -211,38 +211,38 @@ def audits(
     state: State,
 ) -> list[dict[str, Any]]:
     """An audit of each model; transfer is tried from every other one. One network is in memory at a time."""
-    from advmix_cli import audit
+    from advmix_cli import auditing
 
     threat = settings.audited
     assert threat is not None
-    few = images.first(audit.IMAGES)
-    each = {model.digest: model for model in models}
-    with session.report.progress("auditing", len(each) * len(audit.STAGES), "checks") as progress:
+    few = images.first(auditing.IMAGES)
+    each = {model.function: model for model in models}
+    with session.report.progress("auditing", len(each) * len(auditing.STAGES), "checks") as progress:
         against: dict[str, torch.Tensor] = {}
-        for digest, model in each.items() if len(each) > 1 else ():
-            against[digest] = audit.transferable(
-                load_model(model, few.x.device), few.x, few.y, threat, settings.seed, session.batch_size
+        for function, model in each.items() if len(each) > 1 else ():
+            against[function] = auditing.transferable(
+                load_model(model, few.y.device), few.x, few.y, threat, settings.seed, session.batch_size
             )
-        for digest, model in each.items():
-            if state.of(f"{digest} audit"):
-                progress(len(audit.STAGES))
+        for function, model in each.items():
+            if state.of(f"{function} audit"):
+                progress(len(auditing.STAGES))
                 continue
 
             def on_check(name: str, label: str = model.label) -> None:
                 progress.line(f"{label}: {name}")
                 progress(1)
 
-            audited = audit.audit(
-                load_model(model, few.x.device),
+            audited = auditing.audit(
+                load_model(model, few.y.device),
                 few.x,
                 few.y,
                 threat,
                 classes=len(few.info.classes),
                 seed=settings.seed,
                 batch_size=session.batch_size,
-                transferred=[(each[other].label, x_adv) for other, x_adv in against.items() if other != digest],
+                transferred=[(each[other].label, x_adv) for other, x_adv in against.items() if other != function],
                 on_check=on_check,
             )
-            state.add(f"{digest} audit", {"audit": audited.to_dict()})
-    found: list[dict[str, Any]] = [state.of(f"{model.digest} audit")[0].get("audit", {}) for model in models]
+            state.add(f"{function} audit", {"audit": audited.to_dict()})
+    found: list[dict[str, Any]] = [state.of(f"{model.function} audit")[0].get("audit", {}) for model in models]
     return found

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from advmix_cli.attacks import batches, to_float
-from advmix_cli.audit.checks import STAGES, Checks
-from advmix_cli.audit.grades import Check
-from advmix_cli.audit.settled import settled
+from advmix_cli.auditing.checks import STAGES, Checks
+from advmix_cli.auditing.grades import Check
+from advmix_cli.auditing.settled import settled
 from advmix_cli.config import VERDICTS
+from advmix_cli.data.pixels import Pixels
 from advmix_cli.evaluation import score
 from advmix_cli.runtime import generator
 from advmix_cli.settings import plain
@@ -59,7 +60,7 @@ class Audit:
 
 
 def transferable(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, seed: int, batch_size: int | None
+    model: nn.Module, x: Pixels, y: torch.Tensor, threat: Threat, seed: int, batch_size: int | None
 ) -> torch.Tensor:
     """Images (N,C,H,W), on the CPU, that attack `model` within the threat, for others: PGD with all its steps."""
     return settled(model, x[:IMAGES], y[:IMAGES], threat.norm, threat.eps, seed, batch_size)
@@ -67,7 +68,7 @@ def transferable(
 
 def audit(
     model: nn.Module,
-    x: torch.Tensor,
+    x: Pixels,
     y: torch.Tensor,
     threat: Threat,
     *,

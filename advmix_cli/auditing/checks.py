@@ -11,8 +11,8 @@ from torch import nn
 from advmix_cli import draws
 from advmix_cli.attacks import attack_set, frozen, logits, perturbation
 from advmix_cli.attacks.common import FEWEST, gradient, lengths, margin, objective
-from advmix_cli.audit.grades import LOGITS, POINTS, SHARE, Check, graded, graded_share
-from advmix_cli.audit.settled import settled
+from advmix_cli.auditing.grades import LOGITS, POINTS, SHARE, Check, graded, graded_share
+from advmix_cli.auditing.settled import settled
 from advmix_cli.evaluation import score
 from advmix_cli.statistics import wilson
 from advmix_cli.threats import Threat

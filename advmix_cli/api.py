@@ -1,0 +1,300 @@
+"""What Python users import: any `nn.Module`, images as tensors or arrays. No store is needed, and none is touched.
+
+The settings are those that the command line would come to for such images. A model maps float images in [0,1],
+(N,C,H,W), to logits (N,classes), with its normalisation inside; it is left as it was, on its device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advmix_cli import attacks, auditing, data, evaluation, mixing, models, requests, training
+from advmix_cli.answers import Attacked, Evaluated, Figure, Trained
+from advmix_cli.data import DatasetInfo, ImageSet
+from advmix_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from advmix_cli.auditing import Audit
+    from advmix_cli.workflows.session import Reporter
+
+    Array = torch.Tensor | np.ndarray
+
+__all__ = ["Attacked", "Evaluated", "Figure", "Trained", "attack", "audit", "datasets", "evaluate", "load", "train"]
+
+
+def attack(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    attack: str = "pgd",
+    norm: str = "linf",
+    eps: float | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> Attacked:
+    """Attack images (N,C,H,W), uint8 or float in [0,1], with labels (N,), within a ball of `eps`, in pixel units.
+
+    `attack` and `options` are those of `advmix attack --help`, with underscores: steps, alpha, restarts, random_start,
+    loss, targets, queries, early_stop, precision. Left out they are what that command would take for such images.
+    `progress` None: shown on a terminal and in a notebook. Raises UsageError for what does not fit together.
+    """
+    images = _images(model, x, y)
+    asked = requests.Attack(attack=attack, norm=norm, eps=eps, seed=seed, **_known(requests.Attack, options))
+    threat = asked.threat(images.info)
+    with _report(progress).progress("attacking", len(images) * len(threat.parts), "images") as bar:
+        found = attacks.attack_set(
+            model, images.x, images.y, threat, seed=seed, images=True, batch_size=batch_size, on_images=bar
+        )
+    assert found.x_adv is not None
+    after = tuple(Figure(part, len(images), int(then.right.sum()), "upper") for part, then in found.after.items())
+    robust = list(found.after.values())[threat.standard - 1].right
+    return Attacked(threat, found.x_adv, found.clean, robust, after, found.change.linf, found.change.l2)
+
+
+def evaluate(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    attack: str | Sequence[str] = (),
+    norm: str = "linf",
+    eps: float | None = None,
+    audit: bool = False,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> Evaluated:
+    """How a model does on clean images and under attacks, the worst of which counts for each image; see `attack`.
+
+    With `audit` it says whether the robust accuracy is what it seems.
+    """
+    images = _images(model, x, y)
+    names = (attack,) if isinstance(attack, str) else tuple(attack)
+    asked = requests.Evaluate(attack=names, norm=norm, eps=eps, seed=seed, **_known(requests.Evaluate, options))
+    settings = asked.settings(images.info, "test")
+    report = _report(progress)
+    parts = sum(len(threat.parts) for threat in settings.threats)
+    with report.progress("evaluating", len(images) * (1 + parts), "images") as bar:
+        scored = evaluation.score(model, images.x, images.y, batch_size=batch_size, on_batch=bar)
+        figures = [Figure("clean", len(images), int(scored.correct.sum()))]
+        standing = scored.correct
+        for threat in settings.threats:
+            found = attacks.attack_set(
+                model, images.x, images.y, threat, seed=seed, batch_size=batch_size, on_images=bar
+            )
+            right = list(found.after.values())[threat.standard - 1].right
+            figures.append(Figure(threat.label, len(images), int(right.sum()), "upper"))
+            standing = standing & found.robust
+    if len(settings.threats) > 1:
+        figures.append(Figure("worst case", len(images), int(standing.sum()), "upper"))
+    audited = _audited(model, images, norm, eps, seed, batch_size, report) if audit else None
+    return Evaluated(tuple(figures), scored.loss, audited)
+
+
+def audit(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    norm: str = "linf",
+    eps: float | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Audit:
+    """Look for masked gradients on at most 500 images: the checks, the verdict, and the strongest figure found."""
+    return _audited(model, _images(model, x, y), norm, eps, seed, batch_size, _report(progress))
+
+
+def train(
+    model: nn.Module | str,
+    x: Array,
+    y: Array,
+    *,
+    test: tuple[Array, Array] | None = None,
+    adversarial: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Trained:
+    """Train a model, changed in place, or a network by its name (`advmix models`), on images and labels.
+
+    `test` images are only watched; of the others a tenth is held out and chooses the epoch. `options` are those of
+    `advmix train --help`, and where `adversarial` of `advmix advtrain --help`: mix, mix_stages, soft_label, epochs,
+    batch_size, lr, steps, eps and others.
+    """
+    import torch
+
+    kind = requests.AdvTrain if adversarial else requests.Train
+    classes = _classes(y)
+    images = _set(x, y, classes, "train")
+    if isinstance(model, str):
+        arch, code = models.named(model)
+        model = models.build(models.Network(arch, images.info.shape, classes, code=code), seed).to(device)
+    else:
+        arch = type(model).__name__
+    where = _device(model)
+    held = {name: (value,) if name in ("mix", "soft_label") else value for name, value in options.items()}
+    asked = kind(seed=(seed,), **_known(kind, held))
+    settings = asked.settings(images.info, arch)
+    watched = _set(*test, classes, "test") if test is not None else images.take(torch.arange(0))
+    parts = training.split(images, watched, settings)
+    splits = training.Splits(*(part.to(where) for part in (parts.train, parts.validation, parts.test)))
+    mixing.places(model, settings.mix_stages)
+    with _report(progress).progress("training", settings.epochs * len(splits.train), "images") as bar:
+        found = training.train(model, splits, settings, on_batch=lambda epoch, n: bar(n))
+    model.load_state_dict(found.best)
+    return Trained(model.eval(), settings, tuple(found.history), found.best_epoch)
+
+
+def load(
+    ref: str = "latest", *, device: str = "cpu", home: str | Path | None = None, run_code: bool = False
+) -> nn.Module:
+    """The model that a reference names, in eval mode, ready for any other library.
+
+    It maps float images in [0,1], shape (N,C,H,W) as `advmix store show REF` gives it, to logits (N,classes);
+    normalisation is inside. `ref` is a path, a name, a unique prefix, an alias or `latest`, with `@best` or
+    `@last` to pick the weights; `home` is the store, else `$ADVMIX_HOME`. A network that is a file of its own is only
+    run with `run_code`. Raises `NotFoundError` (unknown or ambiguous), `DamagedError`, or `UsageError`.
+    """
+    from advmix_cli.workflows.references import load_model, resolve_model
+
+    model = resolve_model(_session(home), ref)
+    if models.kind_of(model.arch) == "file" and not run_code:
+        raise UsageError(
+            f"{model.label} is of a network that {model.arch.rpartition(':')[0]} would have to be run for",
+            "if you trust that file: load(..., run_code=True)",
+            code="code",
+        )
+    return load_model(model, device)
+
+
+def datasets(
+    name: str,
+    split: str = "test",
+    *,
+    image_size: int | None = None,
+    limit: int | None = None,
+    home: str | Path | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """Images, float in [0,1] (N,C,H,W), labels (N,) and the classes' names of a data set, as commands call it.
+
+    A folder, an array file or another set of torchvision's is prepared in the store, `home`, else `$ADVMIX_HOME`.
+    """
+    from advmix_cli.names import full_name
+
+    images = _session(home).images(full_name(name, image_size), split).first(limit)
+    return attacks.to_float(images.x[:]), images.y, images.info.classes
+
+
+def _session(home: str | Path | None) -> Any:
+    from advmix_cli.store import Store
+    from advmix_cli.workflows.session import Session
+
+    session = Session.open()
+    if home is None:
+        return session
+    store = Store(Path(home).expanduser().absolute())
+    store.check_schema()
+    return dataclasses.replace(session, store=store, data_root=data.default_root(store.root))
+
+
+def _audited(
+    model: nn.Module,
+    images: ImageSet,
+    norm: str,
+    eps: float | None,
+    seed: int,
+    batch_size: int | None,
+    report: Reporter,
+) -> Audit:
+    threat = requests.Attack(norm=norm, eps=eps).threat(images.info)
+    with report.progress("auditing", len(auditing.STAGES), "checks") as bar:
+        return auditing.audit(
+            model, images.x, images.y, threat, classes=len(images.info.classes), seed=seed, batch_size=batch_size,
+            on_check=lambda name: bar(1),
+        )  # fmt: skip
+
+
+def _known(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, if the request has them."""
+    from advmix_cli.errors import known_name
+
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {known_name(name, names, "option"): value for name, value in options.items()}
+
+
+def _device(model: nn.Module) -> torch.device:
+    import torch
+
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _classes(y: Array) -> int:
+    return int(y.max()) + 1 if len(y) else 0
+
+
+def _images(model: nn.Module, x: Array, y: Array) -> ImageSet:
+    """Images on the model's device, with as many classes as it has outputs. Raises UsageError."""
+    import torch
+
+    where = _device(model)
+    images = _set(x, y, max(_classes(y), 2), "test").to(where)
+    with attacks.frozen(model), torch.no_grad():
+        said = model(attacks.to_float(images.x[:1]))
+    if not isinstance(said, torch.Tensor) or said.ndim != 2:
+        raise UsageError("the model gives no logits (N,classes)", "wrap it so that it returns a tensor of logits")
+    if _classes(y) > said.shape[1]:
+        raise UsageError(f"a label is {_classes(y) - 1}, and the model has {said.shape[1]} outputs", "check the labels")
+    classes = tuple(map(str, range(said.shape[1])))
+    return dataclasses.replace(images, info=dataclasses.replace(images.info, classes=classes))
+
+
+def _set(x: Array, y: Array, classes: int, split: str) -> ImageSet:
+    import torch
+
+    pixels, labels = torch.as_tensor(x), torch.as_tensor(y)
+    if pixels.ndim != 4 or not len(pixels) or labels.shape != pixels.shape[:1]:
+        raise UsageError(
+            f"images {tuple(pixels.shape)} and labels {tuple(labels.shape)} do not fit together",
+            "images are (N,C,H,W), labels (N,)",
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool or int(labels.min()) < 0:
+        raise UsageError("labels are whole numbers from 0", "see the argument y")
+    if pixels.dtype != torch.uint8:
+        pixels = pixels.float()
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):  # also catches NaN
+            raise UsageError(
+                f"images leave [0,1]: {low:.6g} to {high:.6g}", "give uint8, or floats before any normalisation"
+            )
+    shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+    names = tuple(map(str, range(classes)))
+    info = DatasetInfo("images", "", shape, {split: len(labels)}, names, "", native=shape)
+    return ImageSet(info, split, pixels, labels.long())
+
+
+def _report(progress: bool | None) -> Reporter:
+    from advmix_cli.workflows.session import Silent
+
+    notebook = "ipykernel" in sys.modules
+    shown = (sys.stderr is not None and sys.stderr.isatty()) or notebook if progress is None else progress
+    if not shown:
+        return Silent()
+    from advmix_cli.output import Output
+
+    return Output("")
