@@ -213,6 +213,9 @@ def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str,
         values["mix_stages"] = _FIRST_STAGES
     if values.get("limit") is not None:
         values["validation"] = min(values["validation"], values["limit"] // 10)
+    if parted(info.name)[0] not in TRAIN["default"]:
+        learning = min(values.get("limit") or info.sizes["train"], info.sizes["train"]) - values["validation"]
+        values["validation"] += int(learning > 1 and learning % values["batch_size"] == 1)  # no batch of one
     return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)
 
 

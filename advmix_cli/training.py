@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from advmix_cli import draws, graphs
+from advmix_cli import graphs
 from advmix_cli.attacks import adversarial_batch, attack_set, to_float
+from advmix_cli.augmentation import augment
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.data.pixels import batches
-from advmix_cli.errors import AdvmixError, StateError
+from advmix_cli.errors import AdvmixError, StateError, UsageError
 from advmix_cli.evaluation import score
 from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
 from advmix_cli.runtime import autocast, derived, generator
@@ -57,25 +59,6 @@ def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
         kept = [rest[labels == c][: settings.per_class] for c in range(len(images.info.classes))]
         rest = torch.cat(kept)
     return Splits(images.take(rest.sort().values), images.take(held.sort().values), test.first(settings.limit))
-
-
-def augment(x: torch.Tensor, index: torch.Tensor, flip: bool, padding: int, *parts: object) -> torch.Tensor:
-    """Each image (N,C,H,W) flipped with probability 1/2, and cropped at random after zero-padding; on the device.
-
-    What is drawn follows from `parts` (the seed, the epoch) and the images' `index` (N,).
-    """
-    n, _, height, width = x.shape
-    if flip:
-        x = torch.where(draws.uniform(index, (1, 1, 1), *parts, "flip") < 0.5, x.flip(3), x)
-    if padding:
-        padded = nn.functional.pad(x, (padding,) * 4)
-        offset = (draws.uniform(index, (2, 1), *parts, "crop") * (2 * padding + 1)).long()
-        rows = (offset[:, 0] + torch.arange(height, device=x.device))[:, None, :, None]
-        columns = (offset[:, 1] + torch.arange(width, device=x.device))[:, None, None, :]
-        batch = torch.arange(n, device=x.device)[:, None, None, None]
-        channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
-        x = padded[batch, channel, rows, columns]
-    return x
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings, device: torch.device) -> Optimizer:
@@ -310,6 +293,19 @@ def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings)
     return 100 * int(attacked.robust.sum()) / len(images)
 
 
+@contextlib.contextmanager
+def _no_batch_of_one() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "batch norm cannot learn from a batch of one image, which the last of an epoch is",
+            "try another --batch-size",
+        ) from None
+
+
 def train(
     model: nn.Module,
     splits: Splits,
@@ -338,7 +334,7 @@ def train(
     if state is not None:
         run.restore(state)
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
-        with torch.random.fork_rng(enabled=run.graphs is None):
+        with torch.random.fork_rng(enabled=run.graphs is None), _no_batch_of_one():
             row = run.learn(epoch, on_batch)
         run.clock.lap("bookkeeping")
         run.judge(row)

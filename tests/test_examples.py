@@ -56,6 +56,48 @@ def test_another_library(trained: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"clean [\d.]+ %, under foolbox's PGD [\d.]+ %\n", run("other_library.py", tmp_path))
 
 
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    out = run("own_model.py", tmp_path)
+    assert "worst case: " in out
+    assert re.search(r"^audit: \w", out, re.MULTILINE)
+
+
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader would run it; `notebook.ipynb` is committed without its results."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    for name, value in {"LIMIT": "600", "EPOCHS": "1", "ADVMIX_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240).execute()
+    shown = "".join(
+        output.get("data", {}).get("text/plain", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
+    assert "PGD linf eps 0.1" in shown
+    assert "audit: " in shown
+
+
+def test_the_page_on_ones_own_is_what_its_lines_do(tmp_path: Path) -> None:
+    """Its ten lines, in their order, on few small pictures."""
+    pytest.importorskip("timm")
+    from test_own import COLOURS, pictures
+
+    pictures(tmp_path / "photos", train=12, test=4, colours=COLOURS | {"yellow": (200, 200, 40)})
+    block = re.search(r"```sh\n(.*?)```", (ROOT / "docs/own.md").read_text(), re.DOTALL)
+    assert block is not None
+    lines = [line.partition("#")[0].strip() for line in block[1].splitlines()]
+    assert len(lines) == 10
+    small = {"train": "--epochs 1", "advtrain": "--epochs 1 --steps 1", "attack": "--steps 2", "eval": "--limit 4"}
+    for line in lines:
+        more = small.get(line.split()[1], "")
+        if "--attack" in line or "--audit" in line:
+            more += " --eps 0.9"  # which breaks every image at once
+        done = shell(f"cd {tmp_path} && {line} {more}", ADVMIX_HOME=str(tmp_path / "home"))
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "attacked.png").stat().st_size > 5_000
+    assert "</html>" in (tmp_path / "defended.html").read_text()
+
+
 def test_the_readme_names_what_there_is() -> None:
     readme = (ROOT / "README.md").read_text()
     for path in re.findall(r"\]\(((?:docs|examples)/[^)#]+)\)", readme):

@@ -87,14 +87,15 @@ class Idle(Net):
         self.idle = Block(3, 4)
 '''
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+Colours = dict[str, tuple[int, int, int]]
 QUICK = ("--epochs", "2", "--batch-size", "16", "--lr", "0.05")
 
 
-def pictures(root: Path, train: int = 20, test: int = 8, size: int = 12) -> Path:
-    """A folder of noisy pictures of three colours."""
+def pictures(root: Path, train: int = 20, test: int = 8, size: int = 12, colours: Colours = COLOURS) -> Path:
+    """A folder of noisy pictures of a few colours."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("test", test)):
-        for name, colour in COLOURS.items():
+        for name, colour in colours.items():
             (root / split / name).mkdir(parents=True)
             for i in range(count):
                 pixels = np.clip(np.array(colour) + rng.normal(0, 60, (size, size, 3)), 0, 255).astype(np.uint8)
@@ -455,3 +456,14 @@ def test_a_code_that_is_gone_or_changed_is_said(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(NotFoundError, match="is gone"):
         models.build(network)
+
+
+def test_a_batch_of_one_is_avoided_or_said(own: Path, advmix: Run) -> None:
+    """Batch norm cannot learn from it: 20 images, of which 2 are held out, and then one more."""
+    command = ("train", "--dataset", "folder:pics", "--arch", "net.py:Net", "--epochs", "1", "--limit", "20", "--json")
+    made = advmix(*command, "--batch-size", "17").data
+    assert made["images"] == {"train": 17, "validation": 3, "test": 20}
+    deep = ("--arch", "torchvision:resnet18", "--batch-size", "1")
+    outcome = advmix(*command, *deep)
+    assert (outcome.code, outcome.errors[0]["code"]) == (2, "usage")
+    assert "a batch of one image" in outcome.errors[0]["message"]
