@@ -119,6 +119,11 @@ def like(info: DatasetInfo) -> str:
     return "mnist" if not info.colour and max(info.shape) <= 32 else "cifar10"
 
 
+def has_recipe(info: DatasetInfo) -> bool:
+    """Whether the set has recipes of its own."""
+    return parted(info.name)[0] in TRAIN["default"]
+
+
 def recipe(table: Table, preset: str, info: DatasetInfo) -> dict[str, Any]:
     """What a preset says for a data set, or for one like it. Raises UsageError where it says nothing.
 
@@ -209,11 +214,11 @@ def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str,
         values["mix_stages"] = (0,)
     elif asked is not None:
         values["mix_stages"] = tuple(asked)
-    elif arch != info.arch or parted(info.name)[0] not in TRAIN["default"]:
+    elif arch != info.arch or not has_recipe(info):
         values["mix_stages"] = _FIRST_STAGES
     if values.get("limit") is not None:
         values["validation"] = min(values["validation"], values["limit"] // 10)
-    if parted(info.name)[0] not in TRAIN["default"]:
+    if not has_recipe(info):
         learning = min(values.get("limit") or info.sizes["train"], info.sizes["train"]) - values["validation"]
         values["validation"] += int(learning > 1 and learning % values["batch_size"] == 1)  # no batch of one
     return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)

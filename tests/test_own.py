@@ -15,10 +15,12 @@ from PIL import Image
 from torch import nn
 
 import advmix_cli
-from advmix_cli import mixing, models
+from advmix_cli import attacks, mixing, models
+from advmix_cli.attacks import batches
 from advmix_cli.data import prepared
 from advmix_cli.errors import DamagedError, NotFoundError, UsageError
 from advmix_cli.models import Network
+from advmix_cli.threats import Threat
 
 NET = '''"""A small network."""
 from torch import nn
@@ -467,3 +469,25 @@ def test_a_batch_of_one_is_avoided_or_said(own: Path, advmix: Run) -> None:
     outcome = advmix(*command, *deep)
     assert (outcome.code, outcome.errors[0]["code"]) == (2, "usage")
     assert "a batch of one image" in outcome.errors[0]["message"]
+
+
+def test_few_large_images_are_computed_at_a_time_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = models.build(Network("resnet18", (3, 72, 72), 4))
+    x, y = torch.rand(6, 3, 72, 72), torch.arange(6) % 4
+    assert batches.suitable(net, x[:, :, :32, :32], None) == batches.CPU
+    each = batches.kept_bytes(net, x, 1)
+    assert each > 72 * 72 * 64 * 4 * 8, "eight layers of 64 channels at full size, at the least"
+    monkeypatch.setattr(batches, "free_memory", lambda: 4 * 3 * each)
+    assert batches.suitable(net, x, None) == 2
+    found = attacks.attack_set(net, x, y, Threat(eps=0.01, steps=1), seed=0)
+    assert found.batch_size == 2
+
+
+def test_the_recipe_of_an_unknown_set_is_said(own: Path, advmix: Run) -> None:
+    made = advmix("train", "--dataset", "folder:pics", "--arch", "net.py:Net", "--epochs", "1")
+    assert "recipe: 1 epochs in batches of 16, sgd at 0.1, flipped, cropped by 1, 6 images held out" in made.err
+    shown = advmix("presets", "folder:pics")
+    assert "epochs        120" in shown.out
+    assert advmix("presets", "folder:pics", "--json").data["presets"]["attack"]["default"][f"folder:{own}/pics"]
+    assert advmix("presets", "mnits").code == 2
+    assert advmix("presets", "mnist").out.count("--dataset mnist") == 3

@@ -6,14 +6,20 @@ logits are the same to the bit in whatever batch it is (`attacks.common.logits`)
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
 from advmix_cli.attacks.common import FEWEST, frozen, gradient, to_float
 from advmix_cli.data.pixels import Pixels
+from advmix_cli.runtime import threads
 
 CPU = 64
 """Images that one CPU thread computes with at a time: more do not fit its cache."""
+
+_SMALL = 3 * 64 * 64
+"""Values of an image of which a CPU holds a batch in any case."""
 
 _SHARE_OF_MEMORY = 4
 _MOST = 4096
@@ -34,12 +40,13 @@ def suitable(model: nn.Module, x: Pixels, asked: int | None) -> int:
     """How many of the images x (N,C,H,W) to compute at a time: what was asked for, else what suits the device.
 
     On a GPU a power of two, and as many images as a quarter of its memory holds by the tensors that a gradient keeps:
-    the same for the same model and GPU, whatever else runs there.
+    the same for the same model and GPU, whatever else runs there. On a CPU `CPU`, fewer of large images.
     """
     if asked is not None:
         return asked
     if x.device.type != "cuda":
-        return CPU
+        each = x.shape[1] * x.shape[2] * x.shape[3]
+        return CPU if each <= _SMALL else min(CPU, fitting(free_memory() // _SHARE_OF_MEMORY, kept_bytes(model, x, 1)))
     total = torch.cuda.get_device_properties(x.device).total_memory
     return fitting(total // _SHARE_OF_MEMORY, kept_bytes(model, x))
 
@@ -50,9 +57,18 @@ def fitting(memory: int, each: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def kept_bytes(model: nn.Module, x: Pixels) -> int:
+def free_memory() -> int:
+    """Bytes of memory that each of the threads beside each other may use; much, where the system does not say."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        free = 1 << 40
+    return free // threads()
+
+
+def kept_bytes(model: nn.Module, x: Pixels, measured: int = _MEASURED) -> int:
     """What the gradient of one image keeps in memory: what the forward pass saves, and as much on the way back."""
-    few, seen = to_float(x[:_MEASURED]).clone(), dict[int, torch.UntypedStorage]()
+    few, seen = to_float(x[:measured]).clone(), dict[int, torch.UntypedStorage]()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:

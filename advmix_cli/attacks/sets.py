@@ -180,7 +180,8 @@ class _Run:
             return
         if self._x.device.type == "cpu":
             refilled = part.declared.refills and part.early_stop
-            size = batches.on_cpu(len(todo), self._asked, refilled=refilled, threads=threads())
+            asked = self._asked if self.size >= batches.CPU else self.size
+            size = batches.on_cpu(len(todo), asked, refilled=refilled, threads=threads())
         with frozen(self._model):
             for piece in side_by_side(
                 lambda samples: self._piece(part, samples), torch.split(todo, size), self._x.device

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, config, data, models
+from advmix_cli import artifacts, config, data, models, presets
 from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
 from advmix_cli.names import short_arch
@@ -123,6 +123,9 @@ def _train(
     sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
     network, init = begin.network, begin if isinstance(begin, ModelRef) else None
 
+    if not presets.has_recipe(session.dataset(settings.dataset)):
+        session.report.note(_recipe(settings))
+
     def run(pieces: list[dict[str, Any]]) -> tuple[nn.Module, training.Trained]:
         state, done = (pieces[-1], training.epochs_of(pieces[-1])) if pieces else (None, 0)
         if done:
@@ -216,6 +219,17 @@ def _run_of(settings: TrainSettings, init: ModelRef | None) -> dict[str, Any]:
     rest = {name: value for name, value in settings.identity().items() if name != "seed"}
     before = (init.run() or {"id": init.digest, "seeds": []}) if init else {"id": None, "seeds": []}
     return {"id": digest([rest, before["id"]]), "seeds": [*before["seeds"], settings.seed]}
+
+
+def _recipe(settings: TrainSettings) -> str:
+    """What was chosen by shape and size of a set that has no recipe of its own."""
+    parts = [f"{settings.epochs} epochs in batches of {settings.batch_size}"]
+    parts += [f"{settings.optimizer} at {settings.lr:g}"]
+    parts += ["flipped"] if settings.flip else []
+    parts += [f"cropped by {settings.crop_padding}"] if settings.crop_padding else []
+    parts += [f"{settings.validation} images held out"]
+    parts += [f"against {settings.adversary.threat}"] if settings.adversary else []
+    return f"recipe: {', '.join(parts)}; another: see advmix train --help"
 
 
 def _epoch_line(row: dict[str, Any], settings: TrainSettings, sizes: dict[str, int], seconds: float) -> str:
