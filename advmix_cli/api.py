@@ -142,8 +142,12 @@ def train(
     classes = _classes(y)
     images = _set(x, y, classes, "train")
     if isinstance(model, str):
-        arch, code = models.named(model)
-        model = models.build(models.Network(arch, images.info.shape, classes, code=code), seed).to(device)
+        from advmix_cli.workflows.choosing import Asked
+
+        pixels = attacks.to_float(images.x[:])
+        mean, std = (tuple(each.tolist()) for each in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-4)))
+        network = Asked(arch=model).network(dataclasses.replace(images.info, mean=mean, std=std))
+        arch, model = network.arch, models.build(network, seed).to(device)
     else:
         arch = type(model).__name__
     where = _device(model)

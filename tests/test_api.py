@@ -15,6 +15,7 @@ from torch import nn
 import advmix_cli
 from advmix_cli import attacks, models, output
 from advmix_cli.errors import NotFoundError, UsageError
+from advmix_cli.models.normalize import normalisation
 from advmix_cli.threats import Threat
 
 
@@ -91,6 +92,7 @@ def test_training_learns_and_gives_the_chosen_weights() -> None:
     assert not found.model.training
     chosen = found.history[found.best_epoch - 1]
     assert advmix_cli.evaluate(found.model, x, y)["clean"].accuracy == chosen["test_accuracy"]
+    assert normalisation(found.model) is not None, "as the command line has it: with the images' mean and std"
     own = nn.Sequential(nn.Flatten(), nn.Linear(432, 3))
     robust = advmix_cli.train(own, x, y, adversarial=True, epochs=1, steps=2, eps=0.01, seed=3)
     assert robust.model is own
