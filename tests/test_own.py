@@ -235,6 +235,19 @@ def test_an_array_file(own: Path, advmix: Run) -> None:
     assert torch.equal(advmix_cli.datasets("npz:a.npz")[1], torch.tensor(y[45:]))  # in their own order
 
 
+def test_mean_and_std_are_those_of_the_pixels(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a part of them, whatever their order: every second picture here is black."""
+    pixels = np.zeros((400, 3, 12, 12), np.uint8)
+    pixels[1::2] = np.random.default_rng(0).integers(0, 256, (200, 3, 12, 12))
+    path = own / "images"
+    pixels.tofile(path)
+    whole = prepared._spread(path, 400, (3, 12, 12))
+    floats = pixels / 255
+    assert whole == {"mean": floats.mean((0, 2, 3)).round(4).tolist(), "std": floats.std((0, 2, 3)).round(4).tolist()}
+    monkeypatch.setattr(prepared, "_MEASURED", 200)
+    assert np.allclose(prepared._spread(path, 400, (3, 12, 12))["mean"], whole["mean"], atol=0.05)
+
+
 def test_torchvision_sets(own: Path, advmix: Run) -> None:
     x, _, classes = advmix_cli.datasets("torchvision:FakeData@32", "test", limit=4)
     assert x.shape == (4, 3, 32, 32)

@@ -154,10 +154,10 @@ def fingerprint(path: Path, record: Record) -> str:
 def _spread(path: Path, n: int, shape: Shape) -> dict[str, list[float]]:
     """Mean and standard deviation of each channel in [0,1], of at most some thousand training images."""
     pixels = np.memmap(path, np.uint8, "r", 0, (n, *shape))
-    step = -(-n // _MEASURED)
+    rows = sorted(random.Random(n).sample(range(n), min(n, _MEASURED)))  # every kth would meet a period of the set's
     sums, squares, count = np.zeros(shape[0]), np.zeros(shape[0]), 0
-    for begin in range(0, n, step * 256):
-        some = pixels[begin : begin + step * 256 : step].astype(np.float32) / 255
+    for begin in range(0, len(rows), 256):
+        some = pixels[rows[begin : begin + 256]].astype(np.float32) / 255
         sums += some.sum((0, 2, 3), dtype=np.float64)
         squares += np.square(some).sum((0, 2, 3), dtype=np.float64)
         count += some[:, 0].size
