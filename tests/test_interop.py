@@ -25,7 +25,7 @@ def test_load_gives_the_model_that_was_trained(trained: Path, batch: tuple[torch
     x, y = batch
     model = advmix_cli.load("a")
     assert not model.training
-    assert (model(x).argmax(1) == y).float().mean() > 0.8
+    assert (model(x).argmax(1) == y).double().mean() > 0.8
     for ref in ("a@best", "latest"):
         assert torch.equal(advmix_cli.load(ref)(x), model(x)) or ref == "latest"
     with pytest.raises(NotFoundError):
@@ -37,7 +37,7 @@ def test_foolbox_attacks_it(trained: Path, batch: tuple[torch.Tensor, torch.Tens
     x, y = batch
     wrapped = foolbox.PyTorchModel(advmix_cli.load("a"), bounds=(0, 1))
     _, _, success = foolbox.attacks.LinfPGD(steps=10)(wrapped, x, y, epsilons=0.3)
-    assert success.float().mean() > 0.5
+    assert success.double().mean() > 0.5
     assert foolbox.accuracy(wrapped, x, y) > 0.8
 
 
@@ -80,4 +80,4 @@ def test_torchattacks_reads_our_caches_and_we_read_theirs(trained: Path, advmix:
         assert "threat" not in row
         with torch.no_grad():
             content, _, _ = artifacts.samples_tensors(theirs)
-            assert row["accuracy"] == 100 * float((model(content).argmax(1) == images.y).float().mean())
+            assert row["accuracy"] == 100 * float((model(content).argmax(1) == images.y).double().mean())
