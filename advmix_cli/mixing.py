@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -126,19 +126,21 @@ def forward_mixed(
     targets: torch.Tensor,
     draw: Draw | None,
     partner: torch.Tensor | None = None,
+    found: Mapping[int | str, nn.Module | None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N,classes) of the mixed batch and its mixed targets (N,classes).
 
     At stage 0 this is mixup of the images, at a later one manifold mixup (Verma et al. 2019), at the input of whatever
     module that is; with no draw the plain forward pass. With a `partner`, a batch like x, the shuffled copy is the
     partner's instead of x's own and the mixing is at the input: partial PGD, where x is attacked and the partner clean.
+    `found` are the `places` of a run, which are looked up once and not at each batch.
     """
     if draw is None:
         return model(x), targets
     if partner is not None:
         return model(mix(x, partner[draw.perm], draw.lam)), mix(targets, targets[draw.perm], draw.lam)
     mixed = mix(targets, targets[draw.perm], draw.lam)
-    module = places(model, (draw.stage,))[draw.stage]
+    module = (places(model, (draw.stage,)) if found is None else found)[draw.stage]
     if module is None:
         return model(mix(x, x[draw.perm], draw.lam)), mixed
     with _mixed_input(module, draw) as called:

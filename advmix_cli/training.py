@@ -23,7 +23,7 @@ from advmix_cli.data import ImageSet
 from advmix_cli.data.pixels import batches
 from advmix_cli.errors import AdvmixError, StateError, UsageError
 from advmix_cli.evaluation import score
-from advmix_cli.mixing import Draw, Mixer, forward_mixed, soft_labels, soft_loss
+from advmix_cli.mixing import Draw, Mixer, forward_mixed, places, soft_labels, soft_loss
 from advmix_cli.runtime import autocast, derived, generator
 
 Weights = dict[str, torch.Tensor]
@@ -132,6 +132,7 @@ class _Run:
         self.graphs = graphs.Graphs() if graphs.recordable(model) else None
         self.steps = math.ceil(len(splits.train) / settings.batch_size)
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
+        self.places = places(model, settings.mix_stages)
         self.clock = Clock(self.device, timed)
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = _copy(model), 0
@@ -240,7 +241,7 @@ class _Run:
         draw = None if stage is None or lam is None or perm is None else Draw(lam, stage, perm)
         targets = soft_labels(y, len(self.splits.train.info.classes), settings.soft_label)
         with autocast(self.device, settings.precision):
-            logits, targets = forward_mixed(self.model, x, targets, draw, partner)
+            logits, targets = forward_mixed(self.model, x, targets, draw, partner, self.places)
         loss = soft_loss(logits.float(), targets, settings.loss)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)

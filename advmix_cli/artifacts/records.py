@@ -182,7 +182,7 @@ _CHECKPOINT = _COMMON | {
     "normalisation?": ({"mean": [NUMBER], "std": [NUMBER]}, None),
 }  # fmt: skip
 _IMPORTED = _CHECKPOINT | {
-    "origin": "import", "source": str, "metrics": dict, "fingerprint?": HEX,
+    "origin": "import", "source": str, "metrics": dict,
 }  # fmt: skip
 _TRAINED = _CHECKPOINT | {
     "origin": _one_of("train", "advtrain"), "init": (_LINEAGE, None), "fingerprint": HEX, "preset": WORD,

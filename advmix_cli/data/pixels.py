@@ -29,14 +29,15 @@ class FilePixels:
         rows: torch.Tensor | None = None,
     ) -> None:
         self._path, self._offset, self._of = path, offset, shape
-        self._rows, self.device = rows, torch.device(device)
+        self._rows = torch.arange(shape[0]) if rows is None else rows
+        self.device = torch.device(device)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._file)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N,C,H,W)."""
-        return (self._of[0] if self._rows is None else len(self._rows), *self._of[1:])
+        return (len(self._rows), *self._of[1:])
 
     @property
     def nbytes(self) -> int:
@@ -48,18 +49,14 @@ class FilePixels:
         return self.shape[0]
 
     def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
-        if isinstance(index, torch.Tensor):
-            index = index.cpu()
-            wanted = index if self._rows is None else self._rows[index]
-        else:
-            wanted = torch.arange(self._of[0])[index] if self._rows is None else self._rows[index]
-        return self._read(wanted.tolist()).to(self.device, non_blocking=True)
+        return self._read(self._at(index).tolist()).to(self.device, non_blocking=True)
 
     def of(self, index: slice | torch.Tensor) -> FilePixels:
         """These rows, unread."""
-        rows = torch.arange(self._of[0]) if self._rows is None else self._rows
-        rows = rows[index.cpu() if isinstance(index, torch.Tensor) else index]
-        return FilePixels(self._path, self._offset, self._of, self.device, rows)
+        return FilePixels(self._path, self._offset, self._of, self.device, self._at(index))
+
+    def _at(self, index: slice | torch.Tensor) -> torch.Tensor:
+        return self._rows[index.cpu() if isinstance(index, torch.Tensor) else index]
 
     def to(self, device: torch.device | str) -> FilePixels:
         """The same, whose tensors come to another device."""

@@ -2,7 +2,7 @@
 
 A model maps float images in [0,1], (N,C,H,W), to logits (N,classes); normalisation is inside. It knows nothing of
 targets or mixing: mixing happens at the input of a stage, outside the model (`mixing`). What is built in is a file here
-and one entry below; `others` has those of timm, of torchvision and of a user's own file.
+and one entry below; `building` makes those of timm, of torchvision and of a user's own file.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ ARCHITECTURES = {
     )
 }  # fmt: skip
 
-OTHERS = {"timm": "a network of timm", "torchvision": "a network of torchvision"}
+OTHERS = ("timm", "torchvision")
 """Prefixes of networks that come from elsewhere, beside FILE.py:FACTORY."""
 
 _MOST_TEXT = 4000

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from advmix_cli.models.normalize import Normalize, Normalized
 
 
 def module(network: Network) -> nn.Module:
-    """The fresh module that `network` says, its parameters drawn from torch's global generator.
+    """The fresh module that `network` says, in whatever mode, its parameters drawn from torch's global generator.
 
     Raises UsageError where it is none that gives a row of logits for each image.
     """
@@ -192,7 +192,8 @@ def _said(error: BaseException) -> str:
 
 def _try(model: nn.Module, network: Network) -> None:
     """Raise UsageError unless it gives logits, a row an image."""
-    with _evaluating(model), torch.no_grad():
+    model.eval()
+    with torch.no_grad():
         try:
             said = model(torch.zeros(2, *network.shape))
         except Exception as error:
@@ -208,17 +209,6 @@ def _try(model: nn.Module, network: Network) -> None:
             f"{network.arch} gives {tuple(said.shape)} for 2 images, not (2, {network.classes})",
             f"it has to tell {network.classes} classes apart",
         )
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was = {each: each.training for each in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for each, training in was.items():
-            each.training = training
 
 
 def _library(name: str, extra: str) -> Any:
