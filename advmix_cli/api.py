@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import attacks, auditing, data, evaluation, mixing, models, requests, training
+from advmix_cli import attacks, auditing, evaluation, mixing, models, requests, training
 from advmix_cli.answers import Attacked, Evaluated, Figure, Trained
 from advmix_cli.data import DatasetInfo, ImageSet
 from advmix_cli.errors import UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from advmix_cli.auditing import Audit
-    from advmix_cli.workflows.session import Reporter
+    from advmix_cli.workflows.session import Reporter, Session
 
     Array = torch.Tensor | np.ndarray
 
@@ -204,16 +204,10 @@ def datasets(
     return attacks.to_float(images.x[:]), images.y, images.info.classes
 
 
-def _session(home: str | Path | None) -> Any:
-    from advmix_cli.store import Store
+def _session(home: str | Path | None) -> Session:
     from advmix_cli.workflows.session import Session
 
-    session = Session.open()
-    if home is None:
-        return session
-    store = Store(Path(home).expanduser().absolute())
-    store.check_schema()
-    return dataclasses.replace(session, store=store, data_root=data.default_root(store.root))
+    return Session.open(home=None if home is None else Path(home).expanduser().absolute())
 
 
 def _audited(

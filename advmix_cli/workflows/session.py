@@ -99,13 +99,14 @@ class Session:
         force: bool = False,
         command: str = "",
         skip_damaged: bool = False,
+        home: Path | None = None,
     ) -> Session:
-        """A session on the store and data folder that the environment names. Refuses a store of another schema."""
+        """A session on the store `home`, else the one that the environment names. Refuses one of another schema."""
         require(
             batch_size is None or batch_size > 0, f"--batch-size must be positive, not {batch_size}", "or leave it out"
         )
         check_machine(device, threads)
-        store = Store(default_root())
+        store = Store(home or default_root())
         store.check_schema()
         root = data.default_root(store.root)
         return cls(store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged)
