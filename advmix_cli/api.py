@@ -227,11 +227,34 @@ def _audited(
         )  # fmt: skip
 
 
+_OF_COMMANDS = frozenset(
+    [
+        "dataset",
+        "image_size",
+        "split",
+        "limit",
+        "arch",
+        "arch_arg",
+        "normalize",
+        "weights",
+        "init",
+        "untrained",
+        "name",
+        "models",
+        "samples",
+        "report",
+        "fail_on",
+        "verbose",
+    ]
+)
+"""What requests ask of data, networks and the store, which here are the arguments themselves."""
+
+
 def _known(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, if the request has them."""
+    """The options, if the request has them and they mean something here."""
     from advmix_cli.errors import known_name
 
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in _OF_COMMANDS]
     return {known_name(name, names, "option"): value for name, value in options.items()}
 
 

@@ -123,6 +123,8 @@ def test_what_does_not_fit_is_said(name: str, net: nn.Module, images: tuple[torc
 def test_unknown_options_and_names(net: nn.Module, images: tuple[torch.Tensor, torch.Tensor], home: Path) -> None:
     with pytest.raises(UsageError, match="unknown option 'step'"):
         advmix_cli.attack(net, *images, step=3)
+    with pytest.raises(UsageError, match="unknown option 'limit'"):
+        advmix_cli.attack(net, *images, limit=3)
     with pytest.raises(UsageError, match="unknown attack"):
         advmix_cli.attack(net, *images, attack="pdg")
     with pytest.raises(UsageError, match="no logits"):

@@ -194,6 +194,25 @@ def test_images_that_were_prepared_are_verified(own: Path, advmix: Run, home: Pa
     assert advmix("train", "--dataset", "folder:pics", "--arch", "net.py:Net", *QUICK).code == 0
 
 
+def test_what_was_prepared_can_be_removed(own: Path, advmix: Run, home: Path) -> None:
+    run = "folder:pics"
+    fetched = advmix("data", "fetch", run, "--json").data["fingerprints"]
+    kept = sorted((home / "datasets").glob("*pics*"))
+    assert advmix("data", "remove", run, "--dry-run", "--json").data["removed"] is False
+    assert sorted((home / "datasets").glob("*pics*")) == kept
+    unasked = advmix("data", "remove", run)
+    assert (unasked.code, "a yes" in unasked.err) == (2, True)
+    told = advmix("data", "remove", run, "-y", "--json").data
+    assert told["removed"] is True
+    assert sorted(map(Path, told["files"])) == kept
+    assert not [path for path in kept if path.exists()]
+    again = advmix("data", "remove", run, "-y")
+    assert (again.code, "nothing is prepared" in again.err) == (3, True)
+    unnamed = advmix("data", "remove", "-y")
+    assert (unnamed.code, "name a data set" in unnamed.err) == (2, True)
+    assert advmix("data", "fetch", run, "--json").data["fingerprints"] == fetched
+
+
 def test_damaged_pictures_are_left_out_only_when_asked(own: Path, advmix: Run) -> None:
     (own / "pics/train/red/3.png").write_bytes(b"no picture")
     command = ("train", "--dataset", "folder:pics", "--arch", "net.py:Net", *QUICK)

@@ -9,11 +9,11 @@ import typer
 from advmix_cli import data
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
-from advmix_cli.cli.base import run, show_help
+from advmix_cli.cli.base import confirmed, run, show_help
 from advmix_cli.results import Result
 from advmix_cli.workflows.session import Session
 
-data_app = typer.Typer(help="The data sets: what is there, fetch, verify.")
+data_app = typer.Typer(help="The data sets: what is there, fetch, verify, remove.")
 data_app.callback(invoke_without_command=True)(show_help)
 
 
@@ -103,9 +103,7 @@ def data_fetch(
     quiet: o.Quiet = False,
 ) -> None:
     """Download data sets, verified, unless they are there; prepare folders, array files and torchvision's others."""
-    from advmix_cli.workflows import subjects
-
-    run(ctx, lambda session: subjects.check_data(session, names or [], fetch=True))
+    _check(ctx, names, fetch=True)
 
 
 @data_app.command("verify")
@@ -117,6 +115,30 @@ def data_verify(
     quiet: o.Quiet = False,
 ) -> None:
     """Read data sets whole and give the fingerprints of their images."""
+    _check(ctx, names, fetch=False)
+
+
+def _check(ctx: typer.Context, names: list[str] | None, *, fetch: bool) -> None:
     from advmix_cli.workflows import subjects
 
-    run(ctx, lambda session: subjects.check_data(session, names or [], fetch=False))
+    run(ctx, lambda session: subjects.check_data(session, names or [], fetch=fetch))
+
+
+@data_app.command("remove")
+def data_remove(
+    ctx: typer.Context,
+    names: _Names = None,
+    dry_run: o.DryRun = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Remove what was prepared of data sets, after showing what goes; the images it was made from stay."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import removal
+
+        plan = removal.plan_forgetting(session, names or [])
+        return removal.carry_out(session, plan, dry_run=dry_run, confirm=confirmed(yes))
+
+    run(ctx, work)

@@ -7,7 +7,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
@@ -15,6 +15,9 @@ from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageErr
 from advmix_cli.output import Output
 from advmix_cli.results import Result
 from advmix_cli.workflows.session import Session
+
+if TYPE_CHECKING:
+    from advmix_cli.workflows import removal
 
 
 class _Request(Protocol):
@@ -72,6 +75,23 @@ def show_help(ctx: typer.Context) -> None:
     """A group called without a command says what there is."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
+
+
+def confirmed(yes: bool) -> Callable[[removal.Plan], bool]:
+    """Whether what is to be removed may go: with a `yes`, or asked on the terminal."""
+
+    def confirm(plan: removal.Plan) -> bool:
+        if yes:
+            return True
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UsageError(
+                "removing needs a yes, and there is no terminal to ask on",
+                "add -y, or --dry-run to see what would go",
+            )
+        Output("").plan(plan.table())
+        return typer.confirm(f"Remove these {len(plan.files)} files?", err=True)
+
+    return confirm
 
 
 def references(refs: list[str]) -> list[str]:

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from advmix_cli.cli import options as o
-from advmix_cli.cli.base import reference, references, run, show_help
+from advmix_cli.cli.base import confirmed, reference, references, run, show_help
 from advmix_cli.cli.values import complete_refs
-from advmix_cli.errors import UsageError, known_name
-from advmix_cli.output import Output
+from advmix_cli.errors import known_name
 from advmix_cli.results import Result
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
 app = typer.Typer(help="What was made: list, show, path, verify, rename, unalias, remove, prune.")
 app.callback(invoke_without_command=True)(show_help)
-
-
-if TYPE_CHECKING:
-    from advmix_cli.workflows import removal
-
-
-def _confirm(yes: bool) -> removal.Confirm:
-    def confirm(plan: removal.Plan) -> bool:
-        if yes:
-            return True
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError(
-                "removing needs a yes, and there is no terminal to ask on",
-                "add -y, or --dry-run to see what would go",
-            )
-        Output("").plan(plan.table())
-        return typer.confirm(f"Remove these {len(plan.files)} files?", err=True)
-
-    return confirm
 
 
 @app.command("list")
@@ -115,7 +94,7 @@ def remove(
         from advmix_cli.workflows import removal
 
         plan = removal.plan_removal(session, references(refs or []))
-        return removal.carry_out(session, plan, dry_run=dry_run, confirm=_confirm(yes))
+        return removal.carry_out(session, plan, dry_run=dry_run, confirm=confirmed(yes))
 
     run(ctx, work)
 
@@ -133,6 +112,6 @@ def prune(
     def work(session: Session) -> Result:
         from advmix_cli.workflows import removal
 
-        return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=_confirm(yes))
+        return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=confirmed(yes))
 
     run(ctx, work)

@@ -1,4 +1,4 @@
-"""`advmix store remove` and `prune`: what is to go is said first, and held while it goes."""
+"""`advmix store remove` and `prune`, and `data remove`: what is to go is said first, and held while it goes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 from advmix_cli import files
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
-from advmix_cli.results import Result, Table
+from advmix_cli.names import full_name
+from advmix_cli.results import Result, Table, shown
 from advmix_cli.store import SINGULAR, SUFFIXES, Store
+from advmix_cli.workflows import datasets
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.store import read_record, readable, resolve, size_of
 
@@ -108,6 +110,23 @@ def _artifact(store: Store, kind: str, name: str, why: str) -> Doomed:
     return Doomed(name, found)
 
 
+def plan_forgetting(session: Session, names: list[str]) -> Plan:
+    """What was prepared of these data sets; the folders and files that they were prepared from stay."""
+    if not names:
+        raise UsageError("nothing to remove", "name a data set: advmix data list")
+    doomed, missing = [], list[NotFoundError]()
+    for name in names:
+        kept = datasets.record_path(session, full_name(name))
+        found = [path for path in (kept, kept.with_suffix(".images")) if path.exists()]
+        if found:
+            doomed.append(Doomed(kept.stem, dict.fromkeys(found, f"prepared of {shown(name)}")))
+        else:
+            missing.append(NotFoundError(f"nothing is prepared of {shown(name)}", "see advmix data list"))
+    if not doomed:
+        raise missing[0]
+    return Plan(doomed, missing)
+
+
 def plan_pruning(session: Session) -> Plan:
     """What nothing needs: leftovers of interrupted work, and caches and evaluations whose models are all gone."""
     return Plan([each for each in _useless(session) if each.files and not _busy(session.store, each.name)])
@@ -174,7 +193,8 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool, confirm: Confirm) 
                 if each.still():
                     _delete(session.store, each)
     said = "removed" if gone else "would remove" if dry_run else "kept"
-    names = [each.name for each in plan.doomed if any(path.parent.name in SUFFIXES for path in each.files)]
+    named = {*SUFFIXES, "datasets"}
+    names = [each.name for each in plan.doomed if any(path.parent.name in named for path in each.files)]
     return Result(
         data={"files": [str(path) for path in listed], "bytes": size, "removed": gone},
         refs=names if gone or dry_run else [],
