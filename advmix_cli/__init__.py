@@ -1,8 +1,8 @@
 """advmix: train image classifiers with mixup and manifold mixup, attack them, believe the robust accuracy.
 
-From Python: `attack`, `evaluate`, `audit` and `train` take any `nn.Module` and images as tensors or arrays; `load`
-gives a stored model to any other library, `datasets` the images that a name means; see `advmix_cli.api`. All else is
-reached through the command line (`advmix --help`).
+From Python: `attack`, `evaluate`, `audit`, `certify` and `train` take any `nn.Module` and images as tensors or
+arrays; `load` gives a stored model to any other library, `datasets` the images that a name means; see `advmix_cli.api`.
+All else is reached through the command line (`advmix --help`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from advmix_cli._version import __version__
 
 TYPE_CHECKING = False  # as typing has it, whose import is a moment in which Ctrl-C would show a traceback
 if TYPE_CHECKING:
-    from advmix_cli.api import attack, audit, datasets, evaluate, load, train
+    from advmix_cli.api import attack, audit, certify, datasets, evaluate, load, train
 
-__all__ = ["__version__", "attack", "audit", "datasets", "evaluate", "load", "train"]
+__all__ = ["__version__", "attack", "audit", "certify", "datasets", "evaluate", "load", "train"]
 
 # OpenMP threads spin at barriers by default: with another process on one of the cores an attack then takes
 # twenty times as long. OpenMP reads this once, when torch is first imported.

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """An accuracy on `n` images, of which so many are `correct`; `bound` is "upper" for what an attack gave."""
+    """An accuracy on `n` images, of which so many are `correct`; `bound` is "upper" for what an attack gave,
+    "lower" for what was proved.
+    """
 
     on: str
     n: int
@@ -44,7 +46,8 @@ class Figure:
         return dataclasses.asdict(self) | {"accuracy": self.accuracy, "accuracy_ci95": [low, high]}
 
     def __str__(self) -> str:
-        return f"{self.on}: {told(self.correct, self.n)} of {self.n}" + (" (an upper bound)" if self.bound else "")
+        bound = f" ({'an upper' if self.bound == 'upper' else 'a lower'} bound)" if self.bound else ""
+        return f"{self.on}: {told(self.correct, self.n)} of {self.n}{bound}"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -85,8 +88,34 @@ class Attacked:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+class Proved:
+    """What bounds proved: `right`, bool (N,), says of each image whether it is right everywhere in the ball.
+
+    `margin` (N,) is the least margin that was proved, in logits, `losses` (N,) what the cross-entropy, in nats, does
+    not exceed there.
+    """
+
+    certificate: config.Certificate
+    right: torch.Tensor
+    margin: torch.Tensor
+    losses: torch.Tensor
+
+    @property
+    def figure(self) -> Figure:
+        """The certified accuracy."""
+        return Figure(self.certificate.label, len(self.right), int(self.right.sum()), "lower")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"certificate": self.certificate.to_dict(), "figure": self.figure.to_dict()}
+
+    def __repr__(self) -> str:
+        return f"<{self.certificate}\n {self.figure}>"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Evaluated:
-    """How a model stands: clean, under each attack, under the worst of them, and what an audit says of that."""
+    """How a model stands: clean, under each attack, under the worst of them, what is proved, and what an audit says."""
 
     figures: tuple[Figure, ...]
     loss: float

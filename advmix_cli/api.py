@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import attacks, auditing, evaluation, mixing, models, requests, training
-from advmix_cli.answers import Attacked, Evaluated, Figure, Trained
-from advmix_cli.data import DatasetInfo, ImageSet
-from advmix_cli.errors import UsageError
+from advmix_cli import attacks, auditing, evaluation, given, mixing, models, requests, training
+from advmix_cli.answers import Attacked, Evaluated, Figure, Proved, Trained
+from advmix_cli.data import ImageSet
+from advmix_cli.errors import AdvmixError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from advmix_cli.auditing import Audit
+    from advmix_cli.config import Certificate
     from advmix_cli.workflows.session import Reporter, Session
 
     Array = torch.Tensor | np.ndarray
 
-__all__ = ["Attacked", "Evaluated", "Figure", "Trained", "attack", "audit", "datasets", "evaluate", "load", "train"]
+__all__ = [
+    "Attacked", "Evaluated", "Figure", "Proved", "Trained", "attack", "audit", "certify", "datasets", "evaluate",
+    "load", "train",
+]  # fmt: skip
 
 
 def attack(
@@ -49,8 +53,8 @@ def attack(
     loss, targets, queries, early_stop, precision. Left out they are what that command would take for such images.
     `progress` None: shown on a terminal and in a notebook. Raises UsageError for what does not fit together.
     """
-    images = _images(model, x, y)
-    asked = requests.Attack(attack=attack, norm=norm, eps=eps, seed=seed, **_known(requests.Attack, options))
+    images = given.images(model, x, y)
+    asked = requests.Attack(attack=attack, norm=norm, eps=eps, seed=seed, **given.known(requests.Attack, options))
     threat = asked.threat(images.info)
     with _report(progress).progress("attacking", len(images) * len(threat.parts), "images") as bar:
         found = attacks.attack_set(
@@ -71,6 +75,8 @@ def evaluate(
     norm: str = "linf",
     eps: float | None = None,
     audit: bool = False,
+    certify: bool = False,
+    bounds: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool | None = None,
@@ -78,11 +84,13 @@ def evaluate(
 ) -> Evaluated:
     """How a model does on clean images and under attacks, the worst of which counts for each image; see `attack`.
 
-    With `audit` it says whether the robust accuracy is what it seems.
+    With `certify` the last figure is what is proved, a lower bound, and with `audit` it says whether the robust
+    accuracy is what it seems. Raises AdvmixError, code `unsound`, where an image is proved right and was broken.
     """
-    images = _images(model, x, y)
+    images = given.images(model, x, y)
     names = (attack,) if isinstance(attack, str) else tuple(attack)
-    asked = requests.Evaluate(attack=names, norm=norm, eps=eps, seed=seed, **_known(requests.Evaluate, options))
+    known = given.known(requests.Evaluate, options)
+    asked = requests.Evaluate(attack=names, norm=norm, eps=eps, seed=seed, certify=certify, bounds=bounds, **known)
     settings = asked.settings(images.info, "test")
     report = _report(progress)
     parts = sum(len(threat.parts) for threat in settings.threats)
@@ -99,8 +107,33 @@ def evaluate(
             standing = standing & found.robust
     if len(settings.threats) > 1:
         figures.append(Figure("worst case", len(images), int(standing.sum()), "upper"))
+    if settings.certified is not None:
+        proved = _proved(model, images, settings.certified, report)
+        if bool((proved.right & ~standing).any()):
+            raise AdvmixError("images are proved right, and broken", "one of both is a bug", code="unsound")
+        figures.append(proved.figure)
     audited = _audited(model, images, norm, eps, seed, batch_size, report) if audit else None
     return Evaluated(tuple(figures), scored.loss, audited)
+
+
+def certify(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    norm: str = "linf",
+    eps: float | None = None,
+    bounds: str = "best",
+    progress: bool | None = None,
+) -> Proved:
+    """Prove for which images (N,C,H,W), uint8 or float in [0,1], a model is right everywhere within `eps`.
+
+    `bounds` are `ibp`, `crown` or `best`, as `advmix eval --bounds` has them. Raises UsageError, code `no-bound`, for a
+    network with a layer that has none.
+    """
+    images = given.images(model, x, y)
+    asked = requests.Evaluate(norm=norm, eps=eps, certify=True, bounds=bounds).certificate(images.info)
+    return _proved(model, images, asked, _report(progress))
 
 
 def audit(
@@ -115,7 +148,7 @@ def audit(
     progress: bool | None = None,
 ) -> Audit:
     """Look for masked gradients on at most 500 images: the checks, the verdict, and the strongest figure found."""
-    return _audited(model, _images(model, x, y), norm, eps, seed, batch_size, _report(progress))
+    return _audited(model, given.images(model, x, y), norm, eps, seed, batch_size, _report(progress))
 
 
 def train(
@@ -139,8 +172,8 @@ def train(
     import torch
 
     kind = requests.AdvTrain if adversarial else requests.Train
-    classes = _classes(y)
-    images = _set(x, y, classes, "train")
+    classes = given.classes(y)
+    images = given.image_set(x, y, classes, "train")
     if isinstance(model, str):
         from advmix_cli.workflows.choosing import Asked
 
@@ -150,11 +183,11 @@ def train(
         arch, model = network.arch, models.build(network, seed).to(device)
     else:
         arch = type(model).__name__
-    where = _device(model)
+    where = given.device(model)
     held = {name: (value,) if name in ("mix", "soft_label") else value for name, value in options.items()}
-    asked = kind(seed=(seed,), **_known(kind, held))
+    asked = kind(seed=(seed,), **given.known(kind, held))
     settings = asked.settings(images.info, arch)
-    watched = _set(*test, classes, "test") if test is not None else images.take(torch.arange(0))
+    watched = given.image_set(*test, classes, "test") if test is not None else images.take(torch.arange(0))
     parts = training.split(images, watched, settings)
     splits = training.Splits(*(part.to(where) for part in (parts.train, parts.validation, parts.test)))
     mixing.places(model, settings.mix_stages)
@@ -210,6 +243,16 @@ def _session(home: str | Path | None) -> Session:
     return Session.open(home=None if home is None else Path(home).expanduser().absolute())
 
 
+def _proved(model: nn.Module, images: ImageSet, certificate: Certificate, report: Reporter) -> Proved:
+    from advmix_cli.bounds import certify_set
+
+    with report.progress("proving", len(images), "images") as bar:
+        found = certify_set(
+            model, images.x, images.y, certificate.eps, norm=certificate.norm, bounds=certificate.bounds, on_images=bar
+        )
+    return Proved(certificate, found.right, found.margin, found.losses)
+
+
 def _audited(
     model: nn.Module,
     images: ImageSet,
@@ -225,88 +268,6 @@ def _audited(
             model, images.x, images.y, threat, classes=len(images.info.classes), seed=seed, batch_size=batch_size,
             on_check=lambda name: bar(1),
         )  # fmt: skip
-
-
-_OF_COMMANDS = frozenset(
-    [
-        "dataset",
-        "image_size",
-        "split",
-        "limit",
-        "arch",
-        "arch_arg",
-        "normalize",
-        "weights",
-        "init",
-        "untrained",
-        "name",
-        "models",
-        "samples",
-        "report",
-        "fail_on",
-        "verbose",
-    ]
-)
-"""What requests ask of data, networks and the store, which here are the arguments themselves."""
-
-
-def _known(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, if the request has them and they mean something here."""
-    from advmix_cli.errors import known_name
-
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in _OF_COMMANDS]
-    return {known_name(name, names, "option"): value for name, value in options.items()}
-
-
-def _device(model: nn.Module) -> torch.device:
-    import torch
-
-    first = next(iter([*model.parameters(), *model.buffers()]), None)
-    return torch.device("cpu") if first is None else first.device
-
-
-def _classes(y: Array) -> int:
-    return int(y.max()) + 1 if len(y) else 0
-
-
-def _images(model: nn.Module, x: Array, y: Array) -> ImageSet:
-    """Images on the model's device, with as many classes as it has outputs. Raises UsageError."""
-    import torch
-
-    where = _device(model)
-    images = _set(x, y, max(_classes(y), 2), "test").to(where)
-    with attacks.frozen(model), torch.no_grad():
-        said = model(attacks.to_float(images.x[:1]))
-    if not isinstance(said, torch.Tensor) or said.ndim != 2:
-        raise UsageError("the model gives no logits (N,classes)", "wrap it so that it returns a tensor of logits")
-    if _classes(y) > said.shape[1]:
-        raise UsageError(f"a label is {_classes(y) - 1}, and the model has {said.shape[1]} outputs", "check the labels")
-    classes = tuple(map(str, range(said.shape[1])))
-    return dataclasses.replace(images, info=dataclasses.replace(images.info, classes=classes))
-
-
-def _set(x: Array, y: Array, classes: int, split: str) -> ImageSet:
-    import torch
-
-    pixels, labels = torch.as_tensor(x), torch.as_tensor(y)
-    if pixels.ndim != 4 or not len(pixels) or labels.shape != pixels.shape[:1]:
-        raise UsageError(
-            f"images {tuple(pixels.shape)} and labels {tuple(labels.shape)} do not fit together",
-            "images are (N,C,H,W), labels (N,)",
-        )
-    if labels.is_floating_point() or labels.dtype == torch.bool or int(labels.min()) < 0:
-        raise UsageError("labels are whole numbers from 0", "see the argument y")
-    if pixels.dtype != torch.uint8:
-        pixels = pixels.float()
-        low, high = float(pixels.min()), float(pixels.max())
-        if not (low >= 0 and high <= 1):  # also catches NaN
-            raise UsageError(
-                f"images leave [0,1]: {low:.6g} to {high:.6g}", "give uint8, or floats before any normalisation"
-            )
-    shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
-    names = tuple(map(str, range(classes)))
-    info = DatasetInfo("images", "", shape, {split: len(labels)}, names, "", native=shape)
-    return ImageSet(info, split, pixels, labels.long())
 
 
 def _report(progress: bool | None) -> Reporter:

@@ -9,22 +9,26 @@ from typing import Any
 
 from advmix_cli.errors import known_name
 from advmix_cli.names import portable, short_arch, short_name
-from advmix_cli.settings import Settings, check_seed, require, require_positive
+from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
+from advmix_cli.ways import AUGMENTS, METHODS, MIX_ORDERS, MIXES, Method
 
-MIXES = ("none", "mixup", "manifold")
 LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
-SCHEDULES = ("constant", "steps", "one-cycle")
+SCHEDULES = ("constant", "steps", "one-cycle", "flat-cosine")
 SPLITS = ("test", "train")
 POLICIES = ("normal", "partial-pgd")
 MODES = ("eval", "train")
+BOUNDS = ("best", "ibp", "crown")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 256
 
 TRAINING = {"standard": 1, "adversarial": 1}
 """The versions of the ways of training: each grows when the same settings come to other weights."""
+
+BOUNDS_VERSION = 1
+"""The version of the bounds: grows when one of them proves more, or less."""
 
 AUDIT = 1
 """The version of the audit's checks."""
@@ -63,6 +67,9 @@ class Adversary(Settings):
     eps and alpha grow linearly to the threat's over the first `ramp` of all steps. The policy `partial-pgd` mixes the
     attacked batch with a shuffled clean one. The model is in eval mode while attacked; `mode` "train" is what the
     report's code did. `judging_steps` are those of the PGD that judges validation and test images while training.
+    `method` is the way of training, see `ways.METHODS`, and `options` all that it may be told. `mix_order` says whether
+    a batch is attacked before it is mixed or after. With `awp` each update is that at weights which are perturbed by as
+    much (`methods.perturbing`).
     """
 
     threat: Threat
@@ -70,10 +77,30 @@ class Adversary(Settings):
     policy: str = "normal"
     mode: str = "eval"
     judging_steps: int = 10
+    method: str = "pgd"
+    options: tuple[tuple[str, float], ...] = ()
+    mix_order: str = "attack-mix"
+    awp: float = 0.0
 
     def __post_init__(self) -> None:
         known_name(self.policy, POLICIES, "policy")
         known_name(self.mode, MODES, "mode")
+        known_name(self.method, METHODS, "method")
+        known_name(self.mix_order, MIX_ORDERS, "mix order")
+        self.declared.check(dict(self.options))
+        require(0 <= self.awp <= 1, f"--awp must be from 0 to 1, not {self.awp}", "try --awp 0.01")
+        for name, value, usual in (("policy", self.policy, "normal"), ("mix-order", self.mix_order, "attack-mix")):
+            require(
+                self.method == "pgd" or value == usual,
+                f"--{name} {value} does not apply to --method {self.method}",
+                "it goes with --method pgd",
+            )
+        bounded = self.declared.certified
+        require(
+            not bounded or self.threat.norm == "linf",
+            f"--method {self.method} learns bounds in linf alone",
+            "leave --norm out",
+        )
         require(0 <= self.ramp <= 1, f"the ramp must be a share of the steps, not {self.ramp}", "try 0.3")
         require(self.threat.restarts == 1, "training attacks each batch once", "leave out --restarts")
 
@@ -87,7 +114,14 @@ class Adversary(Settings):
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
+        if name == "options":
+            return tuple((str(option), float(number)) for option, number in value)
         return Threat.from_dict(value) if name == "threat" else super()._read(name, value)
+
+    @property
+    def declared(self) -> Method:
+        """What is known of its way of training."""
+        return METHODS[self.method]
 
     @property
     def judge(self) -> Threat:
@@ -137,9 +171,13 @@ class TrainSettings(_OnImages):
     seed: int = 0
     precision: str = "float32"
     adversary: Adversary | None = None
+    augment: str = "none"
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         known_name(self.mix, MIXES, "mix")
+        known_name(self.augment, AUGMENTS, "augment")
+        require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}", "try --ema 0.995")
         known_name(self.loss, LOSSES, "loss")
         known_name(self.optimizer, OPTIMIZERS, "optimizer")
         known_name(self.schedule, SCHEDULES, "schedule")
@@ -157,6 +195,33 @@ class TrainSettings(_OnImages):
             f"--policy partial-pgd mixes at the input, which --mix {self.mix} does not",
             "use --mix mixup",
         )
+        self._check_method()
+
+    def _check_method(self) -> None:
+        pasted = self.augment == "cutmix"
+        require(
+            not pasted or self.mix == "none",
+            f"--augment cutmix mixes images, and so does --mix {self.mix}",
+            "leave one of them out",
+        )
+        if self.adversary is None:
+            return
+        method = self.adversary.declared
+        require(
+            self.mix in method.mixes,
+            f"--method {method.name} goes with --mix {' or '.join(method.mixes)}, not {self.mix}",
+            f"add --mix {method.mixes[0]}",
+        )
+        require(
+            not pasted or method.name == "pgd",
+            f"--augment cutmix does not go with --method {method.name}",
+            "it goes with --method pgd",
+        )
+        require(
+            self.adversary.mix_order == "attack-mix" or self.mix == "mixup",
+            "--mix-order mix-attack attacks mixed images",
+            "use --mix mixup",
+        )
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
@@ -168,6 +233,8 @@ class TrainSettings(_OnImages):
 
     def versions(self) -> dict[str, int]:
         """Of the way of training."""
+        if self.adversary is not None and self.adversary.method != "pgd":
+            return {self.adversary.method: self.adversary.declared.version}
         way = "standard" if self.adversary is None else "adversarial"
         return {way: TRAINING[way]}
 
@@ -175,8 +242,9 @@ class TrainSettings(_OnImages):
     def label(self) -> str:
         """The readable part of the checkpoint's name."""
         parts = [short_name(self.dataset), short_arch(self.arch), *(["adv"] if self.adversary else []), self.mix]
-        if self.adversary is not None and self.adversary.policy != "normal":
-            parts.append(self.adversary.policy)
+        if self.adversary is not None:
+            parts += [self.adversary.method] if self.adversary.method != "pgd" else []
+            parts += [self.adversary.policy] if self.adversary.policy != "normal" else []
         if self.preset != "default":
             parts.append(self.preset)
         return "-".join(parts)
@@ -209,8 +277,38 @@ class AttackSettings(_OnImages):
 
 
 @dataclasses.dataclass(frozen=True)
+class Certificate(Settings):
+    """What is to be proved, and by which `bounds`: that a network is right everywhere within `eps` of an image."""
+
+    eps: float
+    norm: str = "linf"
+    bounds: str = "best"
+
+    def __post_init__(self) -> None:
+        known_name(self.bounds, BOUNDS, "bounds")
+        Threat(norm=self.norm, eps=self.eps)  # says what is wrong with either
+
+    @property
+    def label(self) -> str:
+        """A short name for tables."""
+        norm = [] if self.norm == "linf" else [self.norm]
+        return "-".join(["certified", *norm, number(self.eps, exact=True).replace("/", "_")])
+
+    def __str__(self) -> str:
+        return f"proved in {self.norm} eps {number(self.eps)}, bounds {self.bounds}"
+
+    def holds_against(self, threat: Threat | None) -> bool:
+        """Whether what is proved leaves nothing to find for that threat."""
+        standard = threat is not None and threat.variant == "standard"
+        return standard and threat is not None and threat.norm == self.norm and threat.eps <= self.eps
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalSettings(_OnImages):
-    """Everything that, beside the models and caches, changes an evaluation; `audited` the threat of an audit."""
+    """Everything that, beside the models and caches, changes an evaluation.
+
+    `audited` is the threat of an audit, `certified` what is to be proved.
+    """
 
     dataset: str
     split: str
@@ -218,6 +316,7 @@ class EvalSettings(_OnImages):
     threats: tuple[Threat, ...]
     seed: int = 0
     audited: Threat | None = None
+    certified: Certificate | None = None
 
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
@@ -228,8 +327,11 @@ class EvalSettings(_OnImages):
     def _read(cls, name: str, value: Any) -> Any:
         if name == "threats":
             return tuple(Threat.from_dict(each) for each in value)
-        return Threat.from_dict(value) if name == "audited" and value else super()._read(name, value)
+        if name == "certified" and value is not None:
+            return Certificate.from_dict(value)
+        return Threat.from_dict(value) if name == "audited" and value is not None else super()._read(name, value)
 
     def versions(self) -> dict[str, int]:
-        """Of the audit, where there is one."""
-        return {"audit": AUDIT} if self.audited else {}
+        """Of the audit and of the bounds, where there are any."""
+        bounds = {"bounds": BOUNDS_VERSION} if self.certified else {}
+        return bounds | ({"audit": AUDIT} if self.audited else {})

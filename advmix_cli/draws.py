@@ -44,6 +44,12 @@ def signs(index: torch.Tensor, shape: tuple[int, ...], *parts: object) -> torch.
     return torch.where(uniform(index, shape, *parts) < 0.5, -1.0, 1.0)
 
 
+def normal(index: torch.Tensor, shape: tuple[int, ...], *parts: object) -> torch.Tensor:
+    """Normal numbers, float32 (n,*shape), in the same way but for rounding, which is the device's. Box, Muller 1958."""
+    length, angle = uniform(index, (2, *shape), *parts).unbind(1)
+    return (-2 * (1 - length).log()).sqrt() * (2 * torch.pi * angle).cos()
+
+
 def in_ball(index: torch.Tensor, shape: tuple[int, ...], norm: str, *parts: object) -> torch.Tensor:
     """Uniform points of the unit ball in `norm`, float32 (n,*shape), in the same way.
 

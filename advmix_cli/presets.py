@@ -17,6 +17,7 @@ from advmix_cli.errors import UsageError, known_name
 from advmix_cli.names import parted
 from advmix_cli.results import shown
 from advmix_cli.threats import ATTACKS, NORMS, Threat, does_not_apply
+from advmix_cli.ways import AUGMENTS, METHODS, Method
 
 PRESETS = ("default", "report", "as-run")
 
@@ -186,26 +187,46 @@ def train_settings(preset: str, dataset: DatasetInfo | str, arch: str, **options
     return _train_settings(preset, info, arch, recipe(TRAIN, preset, info) | _given(options))
 
 
-_ADVERSARY = ("ramp", "policy", "mode")
+def _recipe_of(method: Method, preset: str, info: DatasetInfo) -> dict[str, Any]:
+    """What a preset says of adversarial training with a method: where that has settings of its own, those."""
+    found = recipe(ADVTRAIN, preset, info)
+    if not method.settings:
+        return found
+    if preset != "default":
+        raise UsageError(f"the preset {preset} is PGD's, not {method.name}'s", "leave --preset or --method out")
+    own = dict(method.settings[like(info)])
+    return found | {"ramp": 0.0} | own | ({} if has_recipe(info) else _sized(own, info))
+
+
+_ADVERSARY = ("ramp", "policy", "mode", "mix_order", "awp")
 _THREAT = ("eps", "alpha", "steps", "random_start", "norm", "variant")
 
 
 def advtrain_settings(preset: str, dataset: DatasetInfo | str, arch: str, **options: Any) -> TrainSettings:
     """The settings of adversarial training: what `options` give (None: not given), else what the preset says."""
     info = _known(dataset)
-    values = recipe(ADVTRAIN, preset, info) | _given(options)
+    method = METHODS[known_name(options.pop("method", "pgd"), METHODS, "method")]
+    arguments = options.pop("method_arg", None) or ()
+    for name in ("steps", "alpha", "random_start"):
+        if not method.attacks and options.get(name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is PGD's, and {method.name} runs none", "leave it out")
+    values = _recipe_of(method, preset, info) | _given(options)
     threat_values = {name: values.pop(name) for name in _THREAT if name in values}
     if "precision" in values:
         threat_values["precision"] = values["precision"]
     adversary_values = {name: values.pop(name) for name in _ADVERSARY if name in values}
     norm = threat_values.pop("norm", "linf")
     chosen = Threat.of("pgd", norm, threat_values.pop("eps", usual_eps(info, norm)), **threat_values)
+    adversary_values |= {"method": method.name, "options": method.read(arguments, like(info) == "mnist")}
     adversary = Adversary(threat=_with_alpha(chosen), **adversary_values)
     return _train_settings(preset, info, arch, values | {"adversary": adversary})
 
 
 def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str, Any]) -> TrainSettings:
     mix = values.get("mix", "none")
+    augmented = values.pop("augment", None)
+    if augmented is not None:
+        values |= _augmented(known_name(augmented, AUGMENTS, "augment"), info)
     values.setdefault("mix_alpha", MIX_ALPHA.get(mix, 1.0))
     asked = values.pop("stages", None)
     if mix != "manifold":
@@ -222,6 +243,14 @@ def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str,
         learning = min(values.get("limit") or info.sizes["train"], info.sizes["train"]) - values["validation"]
         values["validation"] += int(learning > 1 and learning % values["batch_size"] == 1)  # no batch of one
     return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)
+
+
+def _augmented(name: str, info: DatasetInfo) -> dict[str, Any]:
+    """The settings that an augmentation comes to; cutmix pastes into images that are flipped and cropped."""
+    moved = name in ("crop-flip", "cutmix")
+    padding = max(info.shape[1:]) // 8 if moved else 0
+    pasted = {"augment": name} if name in ("idbh", "cutmix") else {}
+    return {"flip": moved and info.flips, "crop_padding": padding, **pasted}
 
 
 def _with_alpha(threat: Threat) -> Threat:

@@ -7,24 +7,28 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from advmix_cli import graphs
-from advmix_cli.attacks import adversarial_batch, attack_set, to_float
-from advmix_cli.augmentation import augment
+from advmix_cli import graphs, methods
+from advmix_cli.attacks import attack_set, to_float
+from advmix_cli.augmentation import augment, cutmix, idbh
+from advmix_cli.bounds import certify_set
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.data.pixels import batches
 from advmix_cli.errors import AdvmixError, StateError, UsageError
 from advmix_cli.evaluation import score
-from advmix_cli.mixing import Draw, Mixer, forward_mixed, places, soft_labels, soft_loss
-from advmix_cli.runtime import autocast, derived, generator
+from advmix_cli.methods.averaging import Average
+from advmix_cli.methods.perturbing import perturbable, perturbed, statistics_kept
+from advmix_cli.mixing import Mixer
+from advmix_cli.optimizing import forget, optimizer_of, scheduler_of, state_of, take_over
+from advmix_cli.optimizing import step as take_step
+from advmix_cli.runtime import derived, generator
+from advmix_cli.threats import Threat
 
 Weights = dict[str, torch.Tensor]
 State = dict[str, Any]
@@ -41,10 +45,14 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The weights of the chosen and of the last epoch, and the history, a row an epoch (see `train`)."""
+    """The weights of the chosen and of the last epoch, and the history, a row an epoch (see `train`).
+
+    `average` are the averaged weights after the last epoch, None without an average.
+    """
 
     best: Weights
     last: Weights
+    average: Weights | None
     best_epoch: int
     history: list[dict[str, Any]]
 
@@ -61,42 +69,8 @@ def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
     return Splits(images.take(rest.sort().values), images.take(held.sort().values), test.first(settings.limit))
 
 
-def _optimizer(model: nn.Module, settings: TrainSettings, device: torch.device) -> Optimizer:
-    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if graphs.records(device):
-        shared["fused"] = True  # counts its steps and takes its learning rate on the device
-    if settings.optimizer == "adam":
-        return Adam(model.parameters(), **shared)
-    return SGD(model.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **shared)
-
-
-_OF_THE_DEVICE = ("fused", "foreach", "capturable")
-"""What an optimiser's state says of the device it was made on: another device's is not taken over."""
-
-
-def _scheduler(optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> LRScheduler:
-    """Stepped once a batch."""
-    if settings.schedule == "one-cycle":
-        total = max(settings.epochs * steps_per_epoch, 2)
-        return OneCycleLR(optimizer, settings.lr, total_steps=total, cycle_momentum=False)
-    if settings.schedule == "steps":
-        milestones = [epoch * steps_per_epoch for epoch in settings.milestones]
-        return MultiStepLR(optimizer, milestones, settings.gamma)
-    return LambdaLR(optimizer, lambda step: 1.0)
-
-
 def _copy(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether plain values have the same form: keys, lengths and types, but for what a device sets."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = {*one, *other} - {*_OF_THE_DEVICE}
-        return names <= one.keys() & other.keys() and all(_alike(one[name], other[name]) for name in names)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return type(one) is type(other)
 
 
 class Clock:
@@ -128,27 +102,32 @@ class _Run:
     def __init__(self, model: nn.Module, splits: Splits, settings: TrainSettings, timed: bool) -> None:
         self.model, self.splits, self.settings = model, splits, settings
         self.device = splits.train.y.device
-        self.optimizer = _optimizer(model, settings, self.device)
+        self.optimizer = optimizer_of(model, settings, self.device)
         self.graphs = graphs.Graphs() if graphs.recordable(model) else None
         self.steps = math.ceil(len(splits.train) / settings.batch_size)
-        self.scheduler = _scheduler(self.optimizer, settings, self.steps)
-        self.places = places(model, settings.mix_stages)
+        self.scheduler = scheduler_of(self.optimizer, settings, self.steps)
+        self.method = methods.chosen(model, settings, len(splits.train.info.classes))
+        self.average = Average(model, settings.ema) if settings.ema else None
         self.clock = Clock(self.device, timed)
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = _copy(model), 0
         self.best_rank: tuple[float, float] = (-math.inf, -math.inf)
 
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is judged and chosen: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
     def state(self) -> State:
         """Plain tensors and values, enough to continue from."""
-        scheduler = {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, int | float | list)}
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": scheduler,
+            **state_of(self.optimizer, self.scheduler),
             "history": self.history,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "best_rank": list(self.best_rank),
+            **({"average": self.average.model.state_dict()} if self.average else {}),
         }
 
     def restore(self, state: State) -> None:
@@ -159,19 +138,10 @@ class _Run:
             raise StateError(f"the state does not fit the run: {error}", "begin again") from None
 
     def _restore(self, state: State) -> None:
-        own_state = self.state()
-        groups = own_state["optimizer"]["param_groups"], state["optimizer"]["param_groups"]
-        if not _alike(own_state["scheduler"], state["scheduler"]) or not _alike(*groups):
-            raise ValueError("the schedule is another")
         self.model.load_state_dict(state["model"])
-        own = [{name: group.get(name) for name in _OF_THE_DEVICE} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
-            group.update({name: value for name, value in kept.items() if name in group})
-        for parameter, kept in self.optimizer.state.items():
-            if any(each.shape not in (parameter.shape, ()) for each in kept.values() if isinstance(each, torch.Tensor)):
-                raise ValueError("the optimiser is another's")
-        self.scheduler.load_state_dict(state["scheduler"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+        take_over(self.optimizer, self.scheduler, state)
         self.history, self.best_epoch = list(state["history"]), state["best_epoch"]
         self.best_rank = tuple(state["best_rank"])
         self.best = {name: tensor.to(self.device) for name, tensor in state["best"].items()}
@@ -179,41 +149,31 @@ class _Run:
     def learn(self, epoch: int, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
         """Pass over the training images once; the row of the history so far."""
         settings, images = self.settings, self.splits.train
-        seed = settings.seed
+        seed, total = settings.seed, settings.epochs * self.steps
         order = torch.randperm(len(images), generator=generator("cpu", seed, "order", epoch)).to(self.device)
         mixer = Mixer(settings, epoch, self.device)
         row: dict[str, Any] = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
         losses, right = [], torch.zeros((), device=self.device, dtype=torch.long)
-        adversary, partner = settings.adversary, None
         largest = torch.zeros((), device=self.device)
         self.model.train()
         rows = torch.split(order, settings.batch_size)
         for step, (index, pixels) in enumerate(zip(rows, batches(images.x, rows), strict=True)):
-            x, y = to_float(pixels), images.y[index]
-            x = augment(x, index, settings.flip, settings.crop_padding, seed, epoch)
+            taken = (epoch - 1) * self.steps + step + 1
+            batch = self._batch(to_float(pixels), images.y[index], index, epoch, step, taken / total, mixer)
             self.clock.lap("bookkeeping")
-            if adversary is not None:
-                done = ((epoch - 1) * self.steps + step + 1) / (settings.epochs * self.steps)
-                threat = adversary.at(done)
-                clean, x = (
-                    x,
-                    adversarial_batch(
-                        self.model, x, y, threat, seed=derived(seed, "epoch", epoch), index=index, mode=adversary.mode
-                    ),
-                )
-                largest = torch.maximum(largest, (x - clean).abs().max())
-                partner = clean if adversary.policy == "partial-pgd" else None
+            prepared = self.method.prepare(batch)
+            if prepared.change is not None:
+                largest = torch.maximum(largest, prepared.change)
                 self.clock.lap("attack")
-            draw = mixer.draw(len(index))
-            stage, lam, perm = (None, None, None) if draw is None else (draw.stage, draw.lam, draw.perm)
-            lr = self.optimizer.param_groups[0]["lr"]
-            update = functools.partial(self._update, stage)
-            inputs: dict[str, Any] = {"x": x, "y": y, "lr": lr, "lam": lam, "perm": perm, "partner": partner}
+            update = functools.partial(self._update, prepared.key)
+            inputs = {**prepared.inputs, "lr": self.optimizer.param_groups[0]["lr"]}
+            if self.average is not None:
+                inputs["decay"] = self.average.decay(taken, total)
             if self.graphs is None:  # it may draw, and does so from the global generator
                 torch.manual_seed(derived(seed, "forward", epoch, step))
                 after = update(**inputs)
             else:
-                after = self.graphs(stage, update, **inputs)
+                after = self.graphs(prepared.key, update, **inputs)
             self.scheduler.step()
             self.clock.lap("update")
             losses.append(after["loss"] * len(index))
@@ -221,47 +181,52 @@ class _Run:
             on_batch(epoch, len(index))
         row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
         row["train_accuracy"] = 100 * int(right) / len(images)
-        if adversary is not None:
+        if settings.adversary is not None:
             row["linf_max"] = float(largest)
         return row
 
+    def _batch(
+        self, x: torch.Tensor, y: torch.Tensor, index: torch.Tensor, epoch: int, step: int, done: float, mixer: Mixer
+    ) -> methods.Batch:
+        """A batch, augmented."""
+        settings, seed = self.settings, self.settings.seed
+        other, share = None, None
+        if settings.augment == "idbh":
+            x = idbh(x, index, self.splits.train.info.flips, seed, epoch)
+        else:
+            x = augment(x, index, settings.flip, settings.crop_padding, seed, epoch)
+        if settings.augment == "cutmix":
+            x, pasted, share = cutmix(x, index, seed, epoch, step)
+            other = y[pasted]
+        of_epoch = derived(seed, "epoch", epoch)
+        return methods.Batch(x, y, index, of_epoch, done, lambda: mixer.draw(len(index)), other, share)
+
     def _update(
-        self,
-        stage: int | str | None,
-        *,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        lr: float | torch.Tensor,
-        lam: float | torch.Tensor | None,
-        perm: torch.Tensor | None,
-        partner: torch.Tensor | None,
+        self, key: Hashable, *, lr: float | torch.Tensor, decay: float | torch.Tensor = 0.0, **inputs: Any
     ) -> graphs.Tensors:
         """Learn from one batch: its loss, and how many of it were right."""
-        settings = self.settings
-        draw = None if stage is None or lam is None or perm is None else Draw(lam, stage, perm)
-        targets = soft_labels(y, len(self.splits.train.info.classes), settings.soft_label)
-        with autocast(self.device, settings.precision):
-            logits, targets = forward_mixed(self.model, x, targets, draw, partner, self.places)
-        loss = soft_loss(logits.float(), targets, settings.loss)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        (group,) = self.optimizer.param_groups
-        before = dict(group)
-        group["lr"] = lr  # on a GPU a tensor there, which a recording reads anew each time
-        if "capturable" in group:  # Adam's word that it knows it is being recorded
-            group["capturable"] = x.is_cuda and torch.cuda.is_current_stream_capturing()
-        try:
-            self.optimizer.step()
-        finally:
-            group.update(before)
+        adversary = self.settings.adversary
+        with contextlib.ExitStack() as stack:
+            if adversary is not None and adversary.awp:
+                weights = perturbable(self.model)
+                with statistics_kept(self.model):
+                    loss, _, _ = self.method.loss(key, **inputs)
+                stack.enter_context(perturbed(self.model, torch.autograd.grad(loss, weights), adversary.awp))
+            loss, logits, targets = self.method.loss(key, **inputs)
+            self.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+        take_step(self.optimizer, lr)
+        if self.average is not None:
+            self.average.follow(self.model, decay)
         return {"loss": loss.detach(), "right": (logits.argmax(1) == targets.argmax(1)).sum()}
 
     def judge(self, row: dict[str, Any]) -> None:
         """Complete the row with validation and test, and choose between this epoch and the best so far."""
+        adversary, held = self.settings.adversary, self.splits.validation
         for name in ("validation", "test"):
             images: ImageSet = getattr(self.splits, name)
             if len(images):
-                scored = score(self.model, images.x, images.y)
+                scored = score(self.judged, images.x, images.y)
                 row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
         if not all(math.isfinite(value) for name, value in row.items() if name.endswith("loss")):
             raise AdvmixError(
@@ -269,13 +234,30 @@ class _Run:
                 f"try a smaller --lr than {self.settings.lr:g}; the state after epoch {row['epoch'] - 1} is kept",
                 code="diverged",
             )
-        if self.settings.adversary is not None and len(self.splits.validation):
-            row["validation_robust_accuracy"] = robust_accuracy(self.model, self.splits.validation, self.settings)
+        value = row.get("validation_accuracy", float(row["epoch"]))
+        if adversary is not None and len(held):
+            value = row["validation_robust_accuracy"] = robust_accuracy(self.judged, held, self.settings)
+            if adversary.declared.certified:
+                row["validation_certified_accuracy"] = certified_accuracy(self.judged, held, self.settings)
+                value = (value + row["validation_certified_accuracy"]) / 2
+            if adversary.method == "fgsm-rs":
+                self._guard(row)
         self.history.append(row)
-        chosen_by = "validation_accuracy" if self.settings.adversary is None else "validation_robust_accuracy"
-        rank = (row.get(chosen_by, float(row["epoch"])), -row.get("validation_loss", 0.0))
+        rank = (value, -row.get("validation_loss", 0.0))
         if rank > self.best_rank:
-            self.best, self.best_epoch, self.best_rank = _copy(self.model), row["epoch"], rank
+            self.best, self.best_epoch, self.best_rank = _copy(self.judged), row["epoch"], rank
+
+    def _guard(self, row: dict[str, Any]) -> None:
+        """Go back to the best epoch where the model has learned to mislead the one step that it is trained with."""
+        single = robust_accuracy(self.judged, self.splits.validation, self.settings, attack="fgsm")
+        row["validation_fgsm_accuracy"] = single
+        before = self.history[-1]["validation_fgsm_accuracy"] if self.history else 0.0
+        if single > before and row["validation_robust_accuracy"] < self.best_rank[0] / 2:
+            row["rolled_back"] = True
+            self.model.load_state_dict(self.best)
+            if self.average is not None:
+                self.average.model.load_state_dict(self.best)
+            forget(self.optimizer)
 
 
 def epochs_of(state: State) -> int:
@@ -287,11 +269,19 @@ def epochs_of(state: State) -> int:
     return len(rows)
 
 
-def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
+def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings, attack: str = "pgd") -> float:
     """The accuracy, in percent, of a model under the short attack with which adversarial training checks itself."""
     assert settings.adversary is not None
-    attacked = attack_set(model, images.x, images.y, settings.adversary.judge, seed=settings.seed)
-    return 100 * int(attacked.robust.sum()) / len(images)
+    judge = settings.adversary.judge
+    threat = judge if attack == "pgd" else Threat.of(attack, judge.norm, judge.eps)
+    return 100 * int(attack_set(model, images.x, images.y, threat, seed=settings.seed).robust.sum()) / len(images)
+
+
+def certified_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
+    """The share of images, in percent, that intervals prove right within the threat's eps."""
+    assert settings.adversary is not None
+    proved = certify_set(model, images.x, images.y, settings.adversary.threat.eps, bounds="ibp")
+    return 100 * int(proved.right.sum()) / len(images)
 
 
 @contextlib.contextmanager
@@ -321,10 +311,11 @@ def train(
 
     A row of the history holds `epoch` (from 1), `lr`, `train_loss` and `train_accuracy` (on the mixed batches, in
     training mode, against the heavier label), and `validation_`/`test_` `loss` and `accuracy`; accuracies in
-    percent, losses in nats. With an adversary each batch is attacked first (plain cross-entropy, hard labels, the
-    model as `Adversary.mode` says), then mixed, then learned from; the row then holds `linf_max`, the largest change
-    of a pixel, and `validation_robust_accuracy`, which chooses the epoch. Without one the chosen epoch has the highest
-    validation accuracy, then the lowest loss; without a validation split it is the last.
+    percent, losses in nats. With an adversary, `linf_max`, the largest change of a pixel in training, and
+    `validation_robust_accuracy`, which chooses the epoch; in certified training `validation_certified_accuracy`, and
+    the middle of both chooses; with fgsm-rs `validation_fgsm_accuracy`, and `rolled_back` where it went back to the
+    best epoch. Without an adversary the chosen epoch has the highest validation accuracy, then the lowest loss;
+    without a validation split it is the last. Where weights are averaged (`ema`), the average is judged and chosen.
 
     `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row, a function that makes a
     state of plain tensors and values, and the clock, which runs on a GPU only when `timed`; with that `state` the same
@@ -341,4 +332,5 @@ def train(
         run.judge(row)
         run.clock.lap("evaluation")
         on_epoch(row, run.state, run.clock)
-    return Trained(run.best, _copy(model), run.best_epoch, run.history)
+    average = None if run.average is None else _copy(run.average.model)
+    return Trained(run.best, _copy(model), average, run.best_epoch, run.history)

@@ -14,6 +14,7 @@ from test_training import images, same, splits_of
 from advmix_cli import attacks, mixing, models, presets, training
 from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import UsageError
+from advmix_cli.methods import base
 from advmix_cli.threats import Threat
 
 
@@ -88,7 +89,7 @@ def test_manifold_at_stage_zero_is_mixup() -> None:
 
 def test_a_batch_is_attacked_on_hard_labels_before_it_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor, Threat, str]] = []
-    real = training.adversarial_batch
+    real = base.adversarial_batch
 
     def spy(model: Any, x: Any, y: Any, threat: Threat, **how: Any) -> torch.Tensor:
         assert y.dtype == torch.int64
@@ -96,7 +97,7 @@ def test_a_batch_is_attacked_on_hard_labels_before_it_is_mixed(monkeypatch: pyte
         seen.append((x.clone(), crafted.clone(), threat, how["mode"]))
         return crafted
 
-    monkeypatch.setattr(training, "adversarial_batch", spy)
+    monkeypatch.setattr(base, "adversarial_batch", spy)
     chosen = settings(mix="mixup", soft_label=0.01)
     run(chosen)
     assert chosen.adversary is not None

@@ -19,7 +19,7 @@ LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
     {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files"},
     {"advmix_cli.names"},
-    {"advmix_cli.threats", "advmix_cli.results", "advmix_cli.store"},
+    {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},
     {"advmix_cli.config"},
     {
         "advmix_cli.runtime",
@@ -35,13 +35,15 @@ LAYERS = [
         "advmix_cli.augmentation",
         "advmix_cli.mixing",
         "advmix_cli.attacks",
+        "advmix_cli.optimizing",
         "advmix_cli.artifacts",
     },
-    {"advmix_cli.evaluation"},
+    {"advmix_cli.evaluation", "advmix_cli.bounds"},
+    {"advmix_cli.methods"},
     {"advmix_cli.training", "advmix_cli.auditing"},
     {"advmix_cli.workflows"},
     {"advmix_cli.requests"},
-    {"advmix_cli.answers"},
+    {"advmix_cli.answers", "advmix_cli.given"},
     {"advmix_cli.api", "advmix_cli.cli"},
 ]
 """Lower first: a module imports from layers below its own, and never from beside it, packages from within excepted."""

@@ -206,7 +206,7 @@ def test_the_ensembles_own_figure_stands_beside_what_follows_it(
     trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {"apgd-ce": {"steps": 3}, "apgd-t": {"steps": 2, "targets": 2}, "fab-t": {"steps": 2, "targets": 2},
-           "square": {"queries": 5}, "square-pgd": {"queries": 300}}  # fmt: skip
+           "square": {"queries": 5}, "square-pgd": {"queries": 300, "restarts": 6}}  # fmt: skip
     parts = property(
         lambda self: (
             tuple(Threat.of(name, self.norm, self.eps, **more) for name, more in few.items())
@@ -224,7 +224,7 @@ def test_the_ensembles_own_figure_stands_beside_what_follows_it(
     assert own["accuracy"] == own["stages"][-1]["robust_accuracy"] == then["stages"][3]["robust_accuracy"]
     assert then["accuracy"] == then["stages"][-1]["robust_accuracy"] < own["accuracy"]
     taken = round((own["accuracy"] - then["accuracy"]) * 60 / 100)
-    assert f"square-pgd-0.1-300 takes {taken} of the {round(own['accuracy'] * 0.6)} images" in advmix(*line).out
+    assert f"square-pgd-0.1-300-x6 takes {taken} of the {round(own['accuracy'] * 0.6)} images" in advmix(*line).out
     attacked = advmix("attack", "a", "--attack", "autoattack", "--eps", "0.1", "--limit", "60", "--json").data
     assert attacked["robust_accuracy"] == own["accuracy"]
     assert attacked["stages"][-1]["robust_accuracy"] == then["accuracy"]
@@ -264,7 +264,7 @@ def test_weights_that_were_replaced_meanwhile_are_not_used(
         shutil.copy(other, path)
         return found
 
-    monkeypatch.setattr("advmix_cli.requests.resolve_models", resolve)
+    monkeypatch.setattr("advmix_cli.requests.attacking.resolve_models", resolve)
     outcome = advmix("eval", "a", "--limit", "20", "--json")
     assert (outcome.code, outcome.errors[0]["code"]) == (1, "replaced")
     assert not list((trained / "evaluations").glob("*"))

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advmix_cli import config, presets, settings
-from advmix_cli.config import Adversary, AttackSettings, EvalSettings, TrainSettings
+from advmix_cli.config import Adversary, AttackSettings, Certificate, EvalSettings, TrainSettings
 from advmix_cli.errors import UsageError
 from advmix_cli.settings import Settings
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS, Threat
+from advmix_cli.ways import METHODS
 
 TRAIN = presets.train_settings("default", "mnist", "lenet5")
 ATTACK = AttackSettings("default", "mnist", "test", None, Threat())
@@ -24,6 +25,7 @@ OTHERS: dict[str, Any] = {
     "mix": "mixup", "loss": "bce-softmax", "precision": "bf16", "split": "train", "norm": "l2", "attack": "fgsm",
     "variant": "as-run", "limit": 7, "per_class": 7, "threat": Threat(eps=0.1), "threats": (Threat(eps=0.1),),
     "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train", "alpha": 0.07, "audited": Threat(),
+    "certified": Certificate(0.1), "augment": "idbh", "bounds": "ibp", "mix_order": "mix-attack",
 }  # fmt: skip
 """Another value for every field that is no number."""
 
@@ -37,19 +39,35 @@ def other(name: str, value: Any) -> Any:
         return not value
     if isinstance(value, tuple):
         return (*value, 3)
-    if name == "ramp":
+    if name in ("ramp", "ema"):
         return 0.5
     return value * 2 + 0.05 if isinstance(value, float) else value + 1
 
 
-@pytest.mark.parametrize("chosen", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat())], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "chosen", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat()), Certificate(0.3)], ids=lambda s: type(s).__name__
+)
 def test_every_field_is_in_the_key(chosen: Any) -> None:
     key = settings.key("kind", chosen)
     for field in dataclasses.fields(chosen):
+        if isinstance(chosen, Adversary) and field.name in ("method", "options"):
+            continue  # each of them goes with the other
         value = getattr(chosen, field.name)
         changed = dataclasses.replace(chosen, **{field.name: other(field.name, value)})
         assert changed != chosen, field.name
         assert settings.key("kind", changed) != key, field.name
+
+
+def test_a_method_and_what_it_is_told_are_in_the_key() -> None:
+    told = [Adversary(Threat()), *(Adversary(Threat(), method=m.name, options=m.read((), True))
+                                   for m in METHODS.values() if m.name != "pgd")]  # fmt: skip
+    for method in METHODS.values():
+        for name, option in method.options.items():
+            changed = method.read([f"{name}={option.low + 0.3 * (option.high - option.low)}"], True)
+            told.append(Adversary(Threat(), method=method.name, options=changed))
+    assert len({settings.key("kind", dataclasses.replace(TRAIN, mix="mixup", adversary=each)) for each in told}) == len(
+        told
+    )
 
 
 def test_a_field_at_its_default_leaves_the_key_as_it_was() -> None:

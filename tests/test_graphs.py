@@ -388,9 +388,9 @@ def test_nothing_of_the_forward_code_lies_on_another_device(arch: str, monkeypat
             drawn = attacks.run.starts(rows["index"], rows["x"].shape[1:], Threat(), 0)
             assert drawn is not None
             assert drawn.device.type == "cuda"
-        targets = training.soft_labels(rows["y"], 10, 0.01)
+        targets = mixing.soft_labels(rows["y"], 10, 0.01)
         for stage in range(len(mixing.stages(model)) + 1):
-            draw = training.Draw(0.4, stage, rows["index"])
-            said, mixed = training.forward_mixed(model, rows["x"], targets, draw, rows["x"] if stage == 0 else None)
-            assert training.soft_loss(said, mixed, "bce-softmax").device.type == "cuda"
+            draw = mixing.Draw(0.4, stage, rows["index"])
+            said, mixed = mixing.forward_mixed(model, rows["x"], targets, draw, rows["x"] if stage == 0 else None)
+            assert mixing.soft_loss(said, mixed, "bce-softmax").device.type == "cuda"
         assert training.augment(rows["x"], rows["index"], True, 2, 0).device.type == "cuda"

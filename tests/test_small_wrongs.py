@@ -359,7 +359,7 @@ def test_the_attack_of_training_grows_over_all_epochs(monkeypatch: pytest.Monkey
         seen.append(threat.eps)
         return x
 
-    monkeypatch.setattr(training, "adversarial_batch", noted)
+    monkeypatch.setattr("advmix_cli.methods.base.adversarial_batch", noted)
     run = training._Run(
         models.build("lenet5").to(DEVICE), splits_of(images(60), images(30, split="test"), chosen), chosen, False
     )

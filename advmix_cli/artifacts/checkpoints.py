@@ -1,7 +1,8 @@
 """Checkpoints: safetensors files.
 
 The tensors are the chosen ("best") weights under their plain names and, where they differ, the last epoch's under
-`last/`. One metadata key, `advmix`, holds the sealed record, in it the history of the training.
+`last/`; where weights were averaged, the last epoch's average ("ema") under `ema/`. One metadata key, `advmix`, holds
+the sealed record, in it the history of the training.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from advmix_cli.artifacts.digests import Part, Tensors, digest_of, tensors_diges
 from advmix_cli.artifacts.records import DAMAGED_HINT, LARGEST, METADATA_KEY, Record, check, parsed, sealed, unseal
 from advmix_cli.errors import DamagedError, UnsafeError, UsageError
 
-_LAST = "last/"
+_FOLDERS = {"last": "last/", "ema": "ema/"}
+"""Under which names weights lie that are not the best."""
+
 _PIECE = 1 << 20
 _MOST_DIMENSIONS = 64
 _TYPES = {
@@ -38,14 +41,19 @@ class _Entry:
     end: int
 
 
-def checkpoint_bytes(best: Tensors, last: Tensors, record: Record) -> bytes:
-    """A safetensors file of `best` and, where it differs, `last`; the record gains `digests`. Deterministic."""
+def checkpoint_bytes(best: Tensors, last: Tensors, record: Record, ema: Tensors | None = None) -> bytes:
+    """A safetensors file of `best` and, where they differ, `last` and `ema`; the record gains `digests`.
+
+    Deterministic.
+    """
     from safetensors.torch import save
 
-    digests = {"best": tensors_digest(best), "last": tensors_digest(last)}
+    given = {"best": best, "last": last, **({} if ema is None else {"ema": ema})}
+    digests = {which: tensors_digest(weights) for which, weights in given.items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in best.items()}
-    if digests["last"] != digests["best"]:
-        tensors |= {_LAST + name: t.detach().cpu().contiguous() for name, t in last.items()}
+    for which, folder in _FOLDERS.items():
+        if which in given and digests[which] != digests["best"]:
+            tensors |= {folder + name: t.detach().cpu().contiguous() for name, t in given[which].items()}
     return save(tensors, {METADATA_KEY: sealed(record | {"digests": digests})})
 
 
@@ -65,10 +73,11 @@ def checkpoint_record(path: Path, *, whole: bool = True) -> Record:
         record = check(unseal(metadata[METADATA_KEY], path), "checkpoint", path)
         if not whole:
             return record
-        best = [_part(file, entry) for entry in entries if not entry.name.startswith(_LAST)]
-        last = [_part(file, entry) for entry in entries if entry.name.startswith(_LAST)]
-        found = {"best": digest_of(best)}
-        found["last"] = digest_of(last) if last else found["best"]
+        parts: dict[str, list[Part]] = {"best": []}
+        for entry in entries:
+            parts.setdefault(_of(entry.name), []).append(_part(file, entry))
+        found = {which: digest_of(each) for which, each in parts.items()}
+        found = {which: found.get(which, found["best"]) for which in {**parts, **record["digests"]}}
     if found != record["digests"]:
         raise DamagedError(f"{path} is damaged: its weights are not what was written", DAMAGED_HINT)
     return record
@@ -81,12 +90,15 @@ def is_ours(path: Path) -> bool:
 
 
 def checkpoint_weights(path: Path, which: str) -> Tensors:
-    """The `best` or `last` weights of a checkpoint, on the CPU. Call `checkpoint_record` first: it verifies."""
-    tensors = safetensors(path)
-    last = {name.removeprefix(_LAST): t for name, t in tensors.items() if name.startswith(_LAST)}
-    if which == "last" and last:
-        return last
-    return {name: t for name, t in tensors.items() if not name.startswith(_LAST)}
+    """The weights of a checkpoint that are meant, on the CPU. Call `checkpoint_record` first: it verifies."""
+    tensors, folder = safetensors(path), _FOLDERS.get(which, "")
+    found = {name.removeprefix(folder): t for name, t in tensors.items() if _of(name) == which}
+    return found or {name: t for name, t in tensors.items() if _of(name) == "best"}
+
+
+def _of(name: str) -> str:
+    """Which weights the tensor of that name belongs to."""
+    return next((which for which, folder in _FOLDERS.items() if name.startswith(folder)), "best")
 
 
 def safetensors(path: Path) -> Tensors:
@@ -165,4 +177,4 @@ def _part(file: BinaryIO, entry: _Entry) -> Part:
             left -= len(piece)
             yield piece
 
-    return entry.name.removeprefix(_LAST), entry.dtype, entry.shape, pieces()
+    return entry.name.removeprefix(_FOLDERS.get(_of(entry.name), "")), entry.dtype, entry.shape, pieces()

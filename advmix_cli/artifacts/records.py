@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import data, models
-from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, EvalSettings, TrainSettings
+from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, Certificate, EvalSettings, TrainSettings
 from advmix_cli.errors import AdvmixError, DamagedError
 from advmix_cli.names import is_full_name
 from advmix_cli.settings import SCHEMA, Settings, canonical_json, digest
@@ -136,7 +136,7 @@ _MADE = {
     "batch_size": (SOME, None), "not_deterministic": [str], "command": str, "date": str, "seconds": POSITIVE,
 }  # fmt: skip
 _LINEAGE = {
-    "name": NAME, "weights": _one_of("best", "last"), "digest": HEX, "arch": ARCH, "trained_against?": THREAT,
+    "name": NAME, "weights": _one_of("best", "last", "ema"), "digest": HEX, "arch": ARCH, "trained_against?": THREAT,
     "path?": str,
 }  # fmt: skip
 _UNTRAINED = {"name": NAME, "weights": "untrained", "seed": COUNT, "arch": ARCH}
@@ -145,7 +145,8 @@ _COMMON = {"schema": SCHEMA, "name": NAME, "key": HEX, "made": _MADE}
 _EPOCH = {
     "epoch": SOME, "lr": NUMBER, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": PERCENT,
     "train_accuracy": PERCENT, "validation_accuracy?": PERCENT, "validation_loss?": NUMBER,
-    "validation_robust_accuracy?": PERCENT, "linf_max?": POSITIVE,
+    "validation_robust_accuracy?": PERCENT, "validation_certified_accuracy?": PERCENT,
+    "validation_fgsm_accuracy?": PERCENT, "rolled_back?": bool, "linf_max?": POSITIVE,
 }  # fmt: skip
 _METRICS = {
     "best_epoch": SOME, "chosen_by": WORD, "test_accuracy": PERCENT, "test_loss": NUMBER,
@@ -163,7 +164,7 @@ _AUDIT = {
 _STAGE = _each(WORD, COUNT)
 _CELL = {
     "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [_STAGE],
-    "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None),
+    "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None), "note?": str,
 }  # fmt: skip
 _ROW = {
     "label": str,
@@ -173,12 +174,13 @@ _ROW = {
     "audit": (_AUDIT, None),
 }
 _COLUMN = {
-    "kind": _one_of("clean", "samples", "attack", "worst"), "label": str, "threat": (THREAT, None),
-    "bound": ("upper", None), "source": (NAME, None), "joint": bool, "of": [COUNT], "further": bool,
+    "kind": _one_of("clean", "samples", "attack", "worst", "certified"), "label": str, "threat": (THREAT, None),
+    "bound": ("upper", "lower", None), "source": (NAME, None), "joint": bool, "of": [COUNT], "further": bool,
+    "proved?": (_settings(Certificate), None),
 }  # fmt: skip
 _CHECKPOINT = _COMMON | {
     "kind": "checkpoint", "arch": ARCH, "dataset": DATASET, "shape": [SOME], "classes": SOME, "epochs": COUNT,
-    "digests": {"best": HEX, "last": HEX}, "network?": _settings(models.Network), "class_names?": CLASSES,
+    "digests": {"best": HEX, "last": HEX, "ema?": HEX}, "network?": _settings(models.Network), "class_names?": CLASSES,
     "normalisation?": ({"mean": [NUMBER], "std": [NUMBER]}, None),
 }  # fmt: skip
 _IMPORTED = _CHECKPOINT | {
@@ -323,6 +325,11 @@ def _in_cells(record: Record) -> Iterator[str]:
             yield "columns.of"
         if column["kind"] == "attack" and column["threat"] is None:
             yield "columns.threat"
+        proved = column.get("proved")
+        if (column["kind"] == "certified") != (proved is not None) or proved != (
+            record["settings"].get("certified") if proved else None
+        ):
+            yield "columns.proved"
     for row, cells in zip(rows, record["cells"], strict=True):
         if sum(n for n, _, _ in row["reliability"]) != cells[0]["n"]:
             yield "rows.reliability"

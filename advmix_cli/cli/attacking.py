@@ -10,6 +10,8 @@ import typer
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, references
+from advmix_cli.cli.values import complete
+from advmix_cli.config import BOUNDS
 from advmix_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,6 +99,21 @@ def evaluate(
     audit: Annotated[
         bool, typer.Option("--audit", help="Look for masked gradients: is the robust accuracy what it seems?")
     ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify", help="Prove a lower bound, so that the true robust accuracy lies in a bracket (linf, l2)."
+        ),
+    ] = False,
+    bounds: Annotated[
+        str | None,
+        typer.Option(
+            "--bounds",
+            help="With --certify: ibp (intervals), crown (linear bounds), or best (whichever proves an image).",
+            show_default="best",
+            autocompletion=complete(*BOUNDS),
+        ),
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option("--fail-on", help="With --audit: exit 1 on suspicious or on masked.", show_default=False),

@@ -22,8 +22,9 @@ from advmix_cli.cli.values import (
     steps,
     whole,
 )
-from advmix_cli.config import MIXES, POLICIES, SPLITS
+from advmix_cli.config import POLICIES, SPLITS
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS
+from advmix_cli.ways import MIXES
 
 _MODELS = ("checkpoints",)
 

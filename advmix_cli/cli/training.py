@@ -10,8 +10,66 @@ import typer
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, run
+from advmix_cli.cli.values import complete, read_number
 from advmix_cli.results import Result
+from advmix_cli.ways import AUGMENTS, METHODS, MIX_ORDERS
 from advmix_cli.workflows.session import Session
+
+_Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help=f"How: {', '.join(METHODS)}; see advmix methods.",
+        autocompletion=complete(*METHODS),
+    ),
+]
+_MethodArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method-arg",
+        metavar="KEY=VALUE",
+        help="What a method may be told, see advmix methods; may be given several times.",
+        show_default=False,
+        autocompletion=complete(*(f"{name}=" for each in METHODS.values() for name in each.options)),
+    ),
+]
+_MixOrder = Annotated[
+    str,
+    typer.Option(
+        "--mix-order",
+        help="attack-mix, or mix-attack: attack the mixed images with their mixed labels (with --mix mixup).",
+        autocompletion=complete(*MIX_ORDERS),
+    ),
+]
+_Awp = Annotated[
+    float | None,
+    typer.Option(
+        "--awp",
+        parser=read_number,
+        metavar="GAMMA",
+        help="Update at weights that are moved against the model by GAMMA of their size.",
+        show_default="0",
+    ),
+]
+_Ema = Annotated[
+    float | None,
+    typer.Option(
+        "--ema",
+        parser=read_number,
+        metavar="DECAY",
+        help="Average the weights over steps; the average is judged and chosen, @ema is the last one.",
+        show_default="0: no average",
+    ),
+]
+_Augment = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        help=f"{', '.join(AUGMENTS)}.",
+        show_default="the recipe's",
+        autocompletion=complete(*AUGMENTS),
+    ),
+]
 
 _CONTINUES = "the same command goes on after the last whole epoch"
 
@@ -35,6 +93,8 @@ def train(
     limit: o.Limit = None,
     seed: o.Seeds = 0,
     precision: o.Precision = None,
+    augment: _Augment = None,
+    ema: _Ema = None,
     preset: o.Preset = "default",
     name: o.Name = None,
     force: o.Force = False,
@@ -52,6 +112,8 @@ def train(
 def advtrain(
     ctx: typer.Context,
     init: o.Init = None,
+    method: _Method = "pgd",
+    method_arg: _MethodArgs = None,
     dataset: s.InitDataset = None,
     image_size: s.ImageSize = None,
     skip_damaged: s.SkipDamaged = False,
@@ -62,18 +124,22 @@ def advtrain(
     mix: o.Mixes = "none",
     mix_alpha: o.MixAlpha = None,
     mix_stages: s.MixStages = None,
+    mix_order: _MixOrder = "attack-mix",
     policy: o.Policy = "normal",
     soft_label: o.SoftLabels = None,
     eps: o.Eps = None,
     alpha: o.Alpha = None,
     steps: o.TrainSteps = None,
     random_start: o.RandomStart = None,
+    awp: _Awp = None,
     epochs: o.AdvEpochs = None,
     batch_size: o.AdvBatchSize = None,
     lr: o.AdvLearningRate = None,
     limit: o.Limit = None,
     seed: o.Seeds = 0,
     precision: o.Precision = None,
+    augment: _Augment = None,
+    ema: _Ema = None,
     preset: o.Preset = "default",
     name: o.Name = None,
     force: o.Force = False,
@@ -83,7 +149,7 @@ def advtrain(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train against PGD, from a standard checkpoint or from fresh weights: a checkpoint (Algorithms 1 and 2)."""
+    """Train against an attack or on bounds, from a standard checkpoint or from fresh weights: a checkpoint."""
     from advmix_cli import requests
 
     fresh = init in (None, "untrained")

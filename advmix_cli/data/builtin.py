@@ -35,6 +35,7 @@ DATASETS = {
             native=(1, 28, 28),
             mean=(0.1051,),
             std=(0.2291,),
+            flips=False,
         ),
         DatasetInfo(
             "mnist",
@@ -54,6 +55,7 @@ DATASETS = {
             native=(1, 28, 28),
             mean=(0.1307,),
             std=(0.3081,),
+            flips=False,
         ),
         DatasetInfo(
             "fashion-mnist",
@@ -80,6 +82,7 @@ DATASETS = {
             native=(1, 28, 28),
             mean=(0.1918,),
             std=(0.3483,),
+            flips=False,
         ),
         DatasetInfo(
             "cifar10",

@@ -11,11 +11,11 @@ from advmix_cli.names import kind_of, portable, short_name
 from advmix_cli.results import Result, shown
 from advmix_cli.settings import SCHEMA, digest
 from advmix_cli.workflows import weights
+from advmix_cli.workflows.checkpoints import checkpoint_result
 from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.making import made, make_once, set_alias
 from advmix_cli.workflows.references import history
 from advmix_cli.workflows.session import Session
-from advmix_cli.workflows.train import checkpoint_result
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,8 @@ def _own(session: Session, file: Path, asked: Asked, alias: str | None) -> Resul
         if "history_sha256" in record:  # a file of the first form: its history moves in
             rest = {key: value for key, value in record.items() if key != "history_sha256"}
             best, last = (artifacts.checkpoint_weights(file, which) for which in ("best", "last"))
-            content = artifacts.checkpoint_bytes(best, last, rest | {"history": history(file, record)})
+            ema = artifacts.checkpoint_weights(file, "ema") if "ema" in record["digests"] else None
+            content = artifacts.checkpoint_bytes(best, last, rest | {"history": history(file, record)}, ema)
         session.store.write(session.store.path("checkpoints", name), content)
 
     stored, cached = make_once(session, "checkpoints", name, record["key"], artifacts.checkpoint_record, make)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from advmix_cli.data import DatasetInfo
 
-WEIGHTS = ("best", "last")
+WEIGHTS = ("best", "last", "ema")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,9 @@ def resolve_model(session: Session, ref: str, fits: Fits | None = None) -> Model
     label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",), fits)
     record = artifacts.checkpoint_record(path)
     stored = is_stored(session, path, record)
-    return ModelRef(label + (f"@{which}" if which == "last" else ""), path, which, record, stored)
+    if which not in record["digests"]:
+        raise NotFoundError(f"{label} has no averaged weights", "they come of training with --ema: leave @ema out")
+    return ModelRef(label + (f"@{which}" if which != "best" else ""), path, which, record, stored)
 
 
 WITH_HISTORY = Fits(

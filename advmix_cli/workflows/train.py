@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, config, data, models, presets
-from advmix_cli.config import Adversary, TrainSettings
+from advmix_cli.config import TrainSettings
 from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
 from advmix_cli.names import short_arch
-from advmix_cli.results import Facts, Result, share, shown
+from advmix_cli.results import Result, share, shown
 from advmix_cli.settings import SCHEMA, digest, key
-from advmix_cli.threats import Threat
-from advmix_cli.workflows.making import made, make_once, quoted, set_alias
+from advmix_cli.workflows.checkpoints import checkpoint_result
+from advmix_cli.workflows.making import made, make_once, set_alias
 from advmix_cli.workflows.references import Fresh, ModelRef, check_meets, load_model, resolve_model
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
@@ -195,8 +195,8 @@ def _train(
         "history": trained.history,
         "made": made(session, unfinished.seconds, settings.batch_size),
     }
-    store = session.store
-    store.write(store.path("checkpoints", planned.name), artifacts.checkpoint_bytes(trained.best, trained.last, record))
+    store, content = session.store, artifacts.checkpoint_bytes(trained.best, trained.last, record, trained.average)
+    store.write(store.path("checkpoints", planned.name), content)
     unfinished.delete()
 
 
@@ -210,6 +210,10 @@ def begin_with(begin: Begin, settings: TrainSettings, say: Callable[[str], None]
         model = models.build(begin.network, settings.seed)
         if isinstance(begin, Weights):
             begin.put_into(model, say)
+        elif settings.adversary is not None and settings.adversary.declared.certified:
+            from advmix_cli.methods.bounded import initialise
+
+            initialise(model, settings.seed)
     mixing.places(model, settings.mix_stages)
     return model
 
@@ -239,6 +243,10 @@ def _epoch_line(row: dict[str, Any], settings: TrainSettings, sizes: dict[str, i
     if "validation_robust_accuracy" in row and settings.adversary is not None:
         robust = share(row["validation_robust_accuracy"], sizes["validation"])
         text += f", attacked by {settings.adversary.judge.label} {robust}"
+    if "validation_certified_accuracy" in row:
+        text += f", certified {share(row['validation_certified_accuracy'], sizes['validation'])}"
+    if row.get("rolled_back"):
+        text += f", overfitted to one step (FGSM {row['validation_fgsm_accuracy']:.1f} %): back to the best epoch"
     return text + f", test {share(row['test_accuracy'], sizes['test'])}, {seconds:.1f} s"
 
 
@@ -250,83 +258,14 @@ def _division(seconds: dict[str, float]) -> str:
 
 def _metrics(history: list[dict[str, Any]], best_epoch: int, settings: TrainSettings) -> dict[str, Any]:
     chosen, last = history[best_epoch - 1], history[-1]
-    by = "robust validation accuracy" if settings.adversary else "validation accuracy"
+    by = "validation accuracy" if settings.adversary is None else "robust validation accuracy"
+    if settings.adversary is not None and settings.adversary.declared.certified:
+        by = "the middle of the validation bracket"
+    by = "last epoch" if "validation_accuracy" not in chosen else by + (" of the average" if settings.ema else "")
     return {
         "best_epoch": best_epoch,
-        "chosen_by": by if "validation_accuracy" in chosen else "last epoch",
-        **{name: value for name, value in chosen.items() if name not in ("epoch", "lr")},
+        "chosen_by": by,
+        **{name: value for name, value in chosen.items() if name not in ("epoch", "lr", "rolled_back")},
         "last_test_accuracy": last["test_accuracy"],
         "last_test_loss": last["test_loss"],
     }
-
-
-def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """What adversarial training adds: the attack it trained with, and how the best and the last epoch stand."""
-    adversary = (record.get("settings") or {}).get("adversary")
-    if not adversary:
-        return []
-    metrics, trained_with = record["metrics"], Adversary.from_dict(adversary)
-    threat = Threat.from_dict(metrics["test_threat"])
-    best, last = metrics["test_robust_accuracy"], metrics["last_test_robust_accuracy"]
-    as_run, n = trained_with.threat.variant == "as-run", record["images"]["test"]
-    init = record["init"]["name"] if record["init"] else "untrained"
-    return [
-        ("begun from", init),
-        ("trained against", f"{trained_with.threat}, policy {trained_with.policy}"),
-        (
-            "largest change",
-            f"linf {metrics['linf_max']:.6f} (pixel units) in training"
-            + (", not bounded by eps: as-run" if as_run else ""),
-        ),
-        ("test, attacked", f"{share(best, n)} under {threat} (an upper bound)"),
-        (
-            "last epoch",
-            f"{share(metrics['last_test_accuracy'], n)} clean, {share(last, n)} attacked; "
-            f"best - last {best - last:+.2f}",
-        ),
-    ]
-
-
-def _normalisation(said: dict[str, Any]) -> str:
-    """What the network does to its images first."""
-    numbers = {part: " ".join(f"{value:.4g}" for value in said[part]) for part in ("mean", "std")}
-    return f"mean {numbers['mean']}, std {numbers['std']}"
-
-
-def checkpoint_result(session: Session, record: dict[str, Any], cached: bool, alias: str | None) -> Result:
-    """What train, advtrain and import give back."""
-    name, metrics = record["name"], record["metrics"]
-    path = session.store.path("checkpoints", name)
-    rows = [("checkpoint", name + (" (from the store)" if cached else "")), ("path", str(path))]
-    if alias:
-        rows.append(("alias", alias))
-    if record.get("preset", "default") != "default":
-        rows.append(("preset", record["preset"]))
-    if record.get("normalisation"):
-        rows.append(("normalisation", _normalisation(record["normalisation"])))
-    if metrics:
-        rows.append(("chosen epoch", f"{metrics['best_epoch']} of {record['epochs']} (by {metrics['chosen_by']})"))
-        if "validation_accuracy" in metrics:
-            rows.append(("validation", share(metrics["validation_accuracy"], record["images"]["validation"])))
-        test = share(metrics["test_accuracy"], record["images"]["test"])
-        rows.append(("test", f"{test}, loss {metrics['test_loss']:.4f}"))
-    rows += _adversarial_facts(record)
-    if record["origin"] != "import" and not cached:
-        rows.append(("time", f"{record['made']['seconds']:.1f} s"))
-    return Result(
-        data={
-            "checkpoint": name,
-            "path": str(path),
-            "cached": cached,
-            "epochs": record["epochs"],
-            "images": record.get("images", {}),
-            "metrics": metrics,
-            "arch": record["arch"],
-            "dataset": record["dataset"],
-            "preset": record.get("preset", "default"),
-            "digest": record["digests"]["best"],
-        },
-        refs=[name],
-        blocks=[Facts(rows)],
-        hint=f"attack it: advmix attack {quoted(alias, name)}",
-    )

@@ -12,12 +12,14 @@ from advmix_cli.workflows.references import SamplesRef
 
 
 def columns(samples: Sequence[SamplesRef], settings: EvalSettings, fingerprint: str, info: DatasetInfo) -> list[Column]:
-    """Clean images, the caches, the white-box threats, and the worst case where there are several of these."""
+    """Clean images, caches, white-box threats, the worst case where there are several of these, and what is proved."""
     found = [Column("clean", "clean"), *(_of_cache(cache, fingerprint) for cache in samples)]
     for threat in settings.threats:
         found += _of_threat(threat)
     worst = _worst(found, samples, settings, info)
-    return found + ([Column("worst", "worst case", bound="upper", of=tuple(worst))] if worst else [])
+    found += [Column("worst", "worst case", bound="upper", of=tuple(worst))] if worst else []
+    proved = settings.certified
+    return found + ([Column("certified", proved.label, bound="lower", proved=proved)] if proved else [])
 
 
 def _of_cache(cache: SamplesRef, fingerprint: str) -> Column:

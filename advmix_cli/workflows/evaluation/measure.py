@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli.config import EvalSettings
-from advmix_cli.errors import DamagedError, StateError, UsageError
+from advmix_cli.config import Certificate, EvalSettings
+from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
 from advmix_cli.workflows.evaluation.record import Cell, Column, Row
@@ -97,7 +97,9 @@ def measure(
 ) -> tuple[list[Row], list[list[Cell]], int]:
     """A row and its cells for each model, and the largest batch; a model asked for several times is measured once."""
     parts = sum(len(threat.parts) for threat in settings.threats)
-    per_model = len(images) * (1 + parts) + sum(len(cache.labels) for cache in caches)
+    per_model = len(images) * (1 + parts + (settings.certified is not None)) + sum(
+        len(cache.labels) for cache in caches
+    )
     known, sizes = dict[str, tuple[Row, list[Cell]]](), list[int]()
     with session.report.progress("evaluating", len({m.function for m in models}) * per_model, "images") as progress:
         for model in models:
@@ -145,6 +147,9 @@ class _Model:
             elif column.kind == "attack":
                 assert column.threat is not None
                 found, more = self._under(column.threat, column.further)
+            elif column.kind == "certified":
+                assert column.proved is not None
+                found, more = self._proved(column.proved, columns, caches, flags)
             else:
                 found = flags[column.of[0]]
                 for other in column.of[1:]:  # right in all, with the highest loss of any
@@ -171,6 +176,49 @@ class _Model:
         change = {"linf_max": attacked.change.linf, "l2_max": attacked.change.l2}
         right, losses = list(attacked.after.values())[len(shown) - 1]
         return (right, losses), {"change": change, "after": shown if len(after) > 1 else []}
+
+    def _proved(
+        self,
+        certificate: Certificate,
+        columns: Sequence[Column],
+        caches: Sequence[Cache],
+        flags: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, Any]]:
+        """What bounds prove; nothing, and why, where there are none. Raises AdvmixError where an attack differs."""
+        import torch
+
+        from advmix_cli.bounds import certify_set
+
+        images, job = self._images, f"{self._model.function} {certificate.label}"
+        try:
+            proved = certify_set(
+                self._net,
+                images.x,
+                images.y,
+                certificate.eps,
+                norm=certificate.norm,
+                bounds=certificate.bounds,
+                pieces=self._state.of(job),
+                on_images=self._progress,
+                on_piece=lambda piece: self._state.add(job, piece),
+            )
+        except UsageError as error:
+            if error.code != "no-bound":
+                raise
+            self._session.report.warn(f"{self._model.label}: {error.message}: nothing is proved of it")
+            return (torch.zeros_like(self.clean.correct), self.clean.losses), {"note": error.message}
+        given = iter(caches)
+        for column, (right, _) in zip(columns, flags, strict=False):
+            of = next(given).index if column.kind == "samples" else slice(None)
+            met = column.joint and (column.kind == "clean" or certificate.holds_against(column.threat))
+            if met and bool((proved.right[of] & ~right).any()):
+                raise AdvmixError(
+                    f"{self._model.label}: {int((proved.right[of] & ~right).sum())} images are proved right, and wrong "
+                    f"under {column.label}",
+                    "one of both is a bug: please report it, with the evaluation's command",
+                    code="unsound",
+                )
+        return (proved.right, proved.losses.float()), {}
 
     def _attack(self, threat: Threat) -> AttackedSet:
         from advmix_cli import attacks

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import artifacts, files
-from advmix_cli.config import EvalSettings
+from advmix_cli.config import Certificate, EvalSettings
 from advmix_cli.errors import DamagedError
 from advmix_cli.results import distinct
 from advmix_cli.results import shown as printable
@@ -24,11 +24,12 @@ Bins = list[tuple[int, float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What models met: its `kind` is clean, samples (a cache), attack (white-box) or worst (of the columns before).
+    """What models met: its `kind` is clean, samples (a cache), attack (white-box), worst (of columns), or certified.
 
-    `bound` says how the figure bounds the true robust accuracy: "upper", or None where it does not. `source` names the
-    model that the images of a cache were made against. `joint`: an image counts only if it is right clean, too.
-    `of` are the columns that a worst case is taken over. `further`: it is what follows a standard ensemble.
+    `bound` says how the figure bounds the true robust accuracy: "upper", "lower", or None where it does not. `source`
+    names the model that a cache was made against. `joint`: an image counts only if it is right clean, too. `of` are
+    the columns that a worst case is taken over. `further`: it is what follows a standard ensemble. `proved` is what a
+    certificate says.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Column:
     joint: bool = True
     of: tuple[int, ...] = ()
     further: bool = False
+    proved: Certificate | None = None
 
     @property
     def shown(self) -> str:
@@ -69,7 +71,7 @@ class Cell:
     """How a model did in a column: on `n` images, with the mean `loss` in nats; `right` are their flags, base64.
 
     `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
-    each of its parts.
+    each of its parts. `note` is why nothing is known.
     """
 
     n: int
@@ -78,6 +80,7 @@ class Cell:
     right: str
     change: dict[str, float] | None = None
     after: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    note: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -139,7 +142,8 @@ class Evaluation:
         body = dataclasses.asdict(self)
         body["settings"] = self.settings.to_dict()
         body["columns"] = [
-            dataclasses.asdict(column) | {"threat": column.threat and column.threat.to_dict()}
+            dataclasses.asdict(column)
+            | {"threat": column.threat and column.threat.to_dict(), "proved": column.proved and column.proved.to_dict()}
             for column in self.columns
         ]
         return plain({"schema": SCHEMA, "kind": "evaluation", **body})  # type: ignore[no-any-return]
@@ -149,8 +153,12 @@ class Evaluation:
         """The inverse of `to_record`. Raises TypeError, KeyError or ValueError for what is none."""
 
         def column(values: dict[str, Any]) -> Column:
-            threat = values["threat"]
-            return Column(**values | {"threat": threat and Threat.from_dict(threat), "of": tuple(values["of"])})
+            threat, proved = values["threat"], values.get("proved")
+            read = {
+                "threat": None if threat is None else Threat.from_dict(threat),
+                "proved": None if proved is None else Certificate.from_dict(proved),
+            }
+            return Column(**values | read | {"of": tuple(values["of"])})
 
         def cell(values: dict[str, Any]) -> Cell:
             return Cell(**values | {"after": [(label, int(standing)) for label, standing in values["after"]]})

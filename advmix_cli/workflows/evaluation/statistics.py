@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from advmix_cli.config import VERDICTS
+from advmix_cli.config import VERDICTS, Certificate
 from advmix_cli.results import Table, accuracy
+from advmix_cli.settings import number
 from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
 from advmix_cli.threats import Threat
-from advmix_cli.workflows.evaluation.record import Evaluation, Row
+from advmix_cli.workflows.evaluation.record import Column, Evaluation, Row
 
 _NOISE = 0.05
 
@@ -48,6 +49,41 @@ def compared(evaluation: Evaluation) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def brackets(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """For each model of which something was proved: between what the true robust accuracy of these images lies."""
+    found, proved = [], evaluation.settings.certified
+    for model, cells in zip(evaluation.models, evaluation.cells, strict=True):
+        if proved is None or cells[-1].note:
+            continue
+        lower = cells[-1]
+        met = [
+            cell for column, cell in zip(evaluation.columns, cells, strict=True) if _meets(column, proved, evaluation)
+        ]
+        upper = min(cell.correct for cell in met if cell.n == lower.n)
+        found.append(
+            {
+                "model": model, "norm": proved.norm, "eps": proved.eps, "n": lower.n, "lower": lower.accuracy,
+                "upper": 100 * upper / lower.n, "attacked": len(met) > 1,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _meets(column: Column, proved: Certificate, evaluation: Evaluation) -> bool:
+    """Whether a column's figure is no less than what is true within the ball that is proved."""
+    if column.kind == "worst":
+        return all(_meets(evaluation.columns[place], proved, evaluation) for place in column.of)
+    return column.kind == "clean" or (column.joint and column.bound == "upper" and proved.holds_against(column.threat))
+
+
+def bracket_line(bracket: dict[str, Any]) -> str:
+    """The same as a sentence."""
+    ball = f"{bracket['norm']} eps {number(bracket['eps'])}, {bracket['n']:,} images"
+    between = f"between {bracket['lower']:.2f} and {bracket['upper']:.2f} %"
+    unattacked = "" if bracket["attacked"] else "; no attack was run: the upper end is the clean accuracy"
+    return f"{bracket['model']}: the true robust accuracy lies {between} ({ball}){unattacked}"
 
 
 def comparison_table(comparisons: list[dict[str, Any]]) -> Table:

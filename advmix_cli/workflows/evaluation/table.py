@@ -12,7 +12,8 @@ from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation
 
 def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
     """What eval gives back: a row for each model and column, and a matrix where there are several of both."""
-    tables = [_rows(evaluation)]
+    brackets = statistics.brackets(evaluation)
+    tables = [_rows(evaluation, brackets)]
     if len(evaluation.rows) > 1 and len(evaluation.columns) > 2:
         tables.append(_matrix(evaluation))
     comparisons, seeds = statistics.compared(evaluation), statistics.over_seeds(evaluation)
@@ -29,6 +30,7 @@ def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
                 for row, cells in zip(evaluation.rows, evaluation.cells, strict=True)
                 for column, cell in zip(evaluation.columns, cells, strict=True)
             ],
+            **({"brackets": brackets} if evaluation.settings.certified else {}),
             "comparisons": comparisons,
             "seeds": seeds,
             "calibration": calibration,
@@ -58,13 +60,15 @@ def _plain(model: str, column: Column, cell: Cell) -> dict[str, Any]:
         "loss_infinite": cell.loss is None,
     }
     row |= {"threat": column.threat.to_dict()} if column.threat else {}
+    row |= {"certificate": column.proved.to_dict()} if column.proved else {}
+    row |= {"note": cell.note} if cell.note else {}
     row |= cell.change or {}
     if cell.after:
         row["stages"] = [{"attack": part, "robust_accuracy": 100 * standing / cell.n} for part, standing in cell.after]
     return row
 
 
-def _rows(evaluation: Evaluation) -> Table:
+def _rows(evaluation: Evaluation, brackets: list[dict[str, Any]]) -> Table:
     return Table(
         ("model", "on", "n", "accuracy %", "95 % interval", "loss"),
         [
@@ -80,7 +84,7 @@ def _rows(evaluation: Evaluation) -> Table:
             for on, cell in zip(evaluation.met, cells, strict=True)
         ],
         right=("n", "accuracy %", "95 % interval", "loss"),
-        note="\n".join(_notes(evaluation)),
+        note="\n".join([*map(statistics.bracket_line, brackets), *_notes(evaluation)]),
     )
 
 
@@ -107,11 +111,15 @@ def _notes(evaluation: Evaluation) -> list[str]:
                 lines.append(f"{model} after each part of {on}: {after}")
             if cell.change and not column.further:
                 lines.append(f"{model}, largest change by {on}: {changes(cell.change)}")
-    for _, column in columns:
+            if cell.note:
+                lines.append(f"{model}, {on}: {cell.note}; nothing is proved")
+    for on, column in columns:
+        if column.proved:
+            lines.append(f"{on}: right everywhere within, {column.proved}; such a figure is a lower bound")
         if column.of:
             lines.append(f"worst case: right clean and under each of {', '.join(columns[i][0] for i in column.of)}")
     alone = [on for on, column in columns if not column.joint]
-    if any(column.bound for _, column in columns):
+    if any(column.bound == "upper" for _, column in columns):
         rule = "attacked rows count an image only if it is right clean and attacked"
         lines.append(f"{rule}{', but for ' + ', '.join(alone) if alone else ''}; such a figure is an upper bound")
     return lines + [f"{on}: right on the attacked images alone, the clean ones are not known" for on in alone]

@@ -1,28 +1,22 @@
-"""What each command was asked, and what that comes to: the same for the command line, a file, or Python.
-
-A request holds what was said, None for what was not. `resolve(session)` looks up references, presets and defaults, and
-gives what the workflow takes; nothing is computed, and what does not fit together is said here, before any work.
-"""
+"""What to attack, evaluate, audit and prove."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from advmix_cli import models, presets
-from advmix_cli.config import AttackSettings, EvalSettings, TrainSettings
+from advmix_cli.config import AttackSettings, Certificate, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import NotFoundError, UsageError, known_name
-from advmix_cli.models import Network
 from advmix_cli.names import full_name, parted
+from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result
-from advmix_cli.threats import OPTIONS, Threat
+from advmix_cli.threats import NORMS, OPTIONS, Threat
 from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.references import (
-    Fresh,
     ModelRef,
     SamplesRef,
     Untrained,
@@ -32,146 +26,6 @@ from advmix_cli.workflows.references import (
     resolve_samples,
 )
 from advmix_cli.workflows.session import Session
-from advmix_cli.workflows.together import Run
-from advmix_cli.workflows.weights import Weights
-
-_PARTS = {"mix": "{}", "soft_label": "{:g}", "seed": "s{}"}
-"""The options of training that may have several values, and how a run is called after the one that tells it apart."""
-
-
-def at_most(limit: int | None, info: DatasetInfo, split: str) -> int | None:
-    """The limit, None where it is no limit: the same images are the same work."""
-    return None if limit is not None and limit >= info.sizes.get(split, 0) else limit
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What to train: one run, or several together, and what all begin from."""
-
-    runs: list[Run]
-    begin: ModelRef | Fresh | Weights
-    verbose: bool = False
-
-    def carry_out(self, session: Session) -> Result:
-        """Train."""
-        from advmix_cli.workflows.together import train_together
-        from advmix_cli.workflows.train import train
-
-        if len(self.runs) > 1:
-            return train_together(session, self.runs, begin=self.begin, verbose=self.verbose)
-        (run,) = self.runs
-        return train(session, run.settings, run.alias, begin=self.begin, verbose=self.verbose)
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """`advmix train`. Of `mix`, `soft_label` and `seed` all combinations are trained."""
-
-    dataset: str = "glyphs"
-    image_size: int | None = None
-    arch: str | None = None
-    arch_arg: Sequence[str] = ()
-    normalize: str | None = None
-    weights: Path | None = None
-    mix: Sequence[str] = ("none",)
-    mix_alpha: float | None = None
-    mix_stages: Sequence[int | str] | None = None
-    soft_label: Sequence[float] | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    limit: int | None = None
-    seed: Sequence[int] = (0,)
-    precision: str | None = None
-    preset: str = "default"
-    name: str | None = None
-
-    def resolve(self, session: Session) -> Training:
-        """The settings of each run."""
-        info, network = self._asked().resolve(session)
-        return Training(self._runs(presets.train_settings, info, network.arch), self._begin(network))
-
-    def _asked(self) -> Asked:
-        return Asked(self.dataset, self.image_size, self.arch, tuple(self.arch_arg or ()), self.normalize)
-
-    def _begin(self, network: Network) -> Fresh | Weights:
-        return Fresh(network) if self.weights is None else Weights.of(self.weights, network)
-
-    def settings(self, info: DatasetInfo, arch: str) -> TrainSettings:
-        """Those of the one run."""
-        (run,) = self._runs(presets.train_settings, info, arch)
-        return run.settings
-
-    def _runs(self, settings: Callable[..., TrainSettings], info: DatasetInfo, arch: str, **more: Any) -> list[Run]:
-        values = {option: getattr(self, option) or (None,) for option in _PARTS}
-        runs = []
-        for combination in itertools.product(*values.values()):
-            chosen = dict(zip(values, combination, strict=True))
-            parts = [_PARTS[option].format(value) for option, value in chosen.items() if len(values[option]) > 1]
-            made = settings(
-                self.preset,
-                info,
-                arch,
-                stages=self.mix_stages,
-                mix_alpha=self.mix_alpha,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                limit=at_most(self.limit, info, "train"),
-                precision=self.precision,
-                **chosen,
-                **more,
-            )
-            runs.append(Run(" ".join(parts), made, self.name and "-".join([self.name, *parts])))
-        return runs
-
-
-@dataclasses.dataclass(frozen=True)
-class AdvTrain(Train):
-    """`advmix advtrain`. `init` is a model or "untrained"; `dataset` and `arch` are its own where nothing is said."""
-
-    dataset: str | None = None  # type: ignore[assignment]
-    init: str | None = None
-    policy: str = "normal"
-    eps: float | None = None
-    alpha: float | None = None
-    steps: int | None = None
-    random_start: bool | None = None
-    verbose: bool = False
-
-    def resolve(self, session: Session) -> Training:
-        """The settings of each run, and what they begin from."""
-        begin, info = self._from(session)
-        return Training(self._adversarial(info, begin.network.arch), begin, self.verbose)
-
-    def settings(self, info: DatasetInfo, arch: str) -> TrainSettings:
-        """Those of the one run."""
-        (run,) = self._adversarial(info, arch)
-        return run.settings
-
-    def _adversarial(self, info: DatasetInfo, arch: str) -> list[Run]:
-        attacked = {name: getattr(self, name) for name in ("policy", "eps", "alpha", "steps", "random_start")}
-        return self._runs(presets.advtrain_settings, info, arch, **attacked)
-
-    def _from(self, session: Session) -> tuple[ModelRef | Fresh | Weights, DatasetInfo]:
-        """What it begins from, and the set that it learns."""
-        from advmix_cli.workflows.train import standard_checkpoint
-
-        asked = self._asked()
-        if self.init == "untrained" or self.weights is not None:
-            if self.init not in (None, "untrained"):
-                raise UsageError("--init and --weights name two beginnings", "give one of them")
-            info, network = asked.resolve(session)
-            return self._begin(network), info
-        if self.arch_arg or self.normalize:
-            raise UsageError("--arch-arg and --normalize describe a fresh network", "begin from --init untrained")
-        on = self.dataset and asked.dataset_name()
-        model = standard_checkpoint(session, on) if self.init is None else resolve_model(session, self.init)
-        if self.arch is not None and models.named(self.arch)[0] != model.arch:
-            raise UsageError(
-                f"{model.label} is a {model.network.label}, not a {self.arch}", "leave --arch out, or --init untrained"
-            )
-        return model, session.dataset(on or model.dataset)
 
 
 def met_by(model: ModelRef, dataset: str | None, image_size: int | None) -> str:
@@ -300,6 +154,8 @@ class Evaluate(_Attacked):
     attack: Sequence[str] = ()
     split: str | None = None
     audit: bool = False
+    certify: bool = False
+    bounds: str | None = None
     fail_on: str | None = None
     report: Path | None = None
 
@@ -329,12 +185,20 @@ class Evaluate(_Attacked):
             threats=presets.threats(self.preset, info, self.attack, usual=usual, norm=self.norm, **self._options()),
             seed=self.seed,
             audited=presets.threat("default", info, norm=self.norm, eps=self.eps) if self.audit else None,
+            certified=self.certificate(info) if self.certify else None,
         )
+
+    def certificate(self, info: DatasetInfo) -> Certificate:
+        """What is to be proved of such images."""
+        eps = presets.usual_eps(info, known_name(self.norm, NORMS, "norm")) if self.eps is None else self.eps
+        return Certificate(eps, self.norm, self.bounds or "best")
 
     def _check(self) -> None:
         known_name(self.preset, presets.PRESETS, "preset")
         said = {name for name, value in self._options().items() if value is not None}
-        if not self.attack and said - ({"eps"} if self.audit else set()):
+        if self.bounds is not None and not self.certify:
+            raise UsageError("--bounds says how to prove something, and nothing is to be proved", "add --certify")
+        if not self.attack and said - ({"eps"} if self.audit or self.certify else set()):
             raise UsageError("these options describe an attack, and none is asked for", "add --attack pgd")
         if self.fail_on is not None:
             known_name(self.fail_on, ("suspicious", "masked"), "verdict")

@@ -1,0 +1,102 @@
+"""Verdicts: which images a network is proved to get right everywhere in a ball."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from advmix_cli.attacks.common import frozen, to_float
+from advmix_cli.bounds import intervals, linear
+from advmix_cli.bounds.intervals import Ball
+from advmix_cli.bounds.trace import Traced, trace
+from advmix_cli.config import BOUNDS
+from advmix_cli.data.pixels import Pixels
+from advmix_cli.errors import StateError, known_name
+
+_OUTWARD = 1e-5
+"""What the margins must exceed, as a share of the largest logit: more than a network's float32 rounds away."""
+
+_INTERVALS, _LINEAR = 64, 8
+"""Images that are bounded at a time."""
+
+Piece = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """Which of N images are `right` (N,) everywhere in the ball: a lower bound on robust accuracy.
+
+    `margin` (N,) is the least margin that was proved, in logits, `losses` (N,) what the cross-entropy, in nats, does
+    not exceed anywhere in the ball. On the CPU.
+    """
+
+    right: torch.Tensor
+    margin: torch.Tensor
+    losses: torch.Tensor
+
+
+def margins(network: Traced, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str, bounds: str) -> torch.Tensor:
+    """Lower bounds (B,classes) of logit y minus each logit in the ball around x (B,C,H,W), 0 at y; in float64.
+
+    They are less than what was computed by what float32 may round: no network in float32 is seen outside of them.
+    `bounds` is `ibp`, `crown`, or `best`: intervals, then linear bounds over intervals, then linear bounds throughout,
+    each for the images that the one before has not proved.
+    """
+    known_name(bounds, BOUNDS, "bounds")
+    ball = Ball(x.double(), eps, norm)
+    with torch.no_grad():
+        values = intervals.around(network, ball)
+        slack = _OUTWARD * (1 + torch.maximum(*(end.abs().amax(1) for end in values[-1])))[:, None]
+        found = intervals.margins(network, values, y)
+        del values
+        right = network(ball.x).argmax(1) == y  # of the others nothing can be proved
+        for intermediate in {"ibp": (), "crown": ("crown",), "best": ("ibp", "crown")}[bounds]:
+            left = ((found - slack).scatter(1, y[:, None], torch.inf) <= 0).any(1) & right
+            rows = (left if bounds == "best" else torch.ones_like(left)).nonzero()[:, 0]
+            for some in torch.split(rows, _LINEAR) if len(rows) else ():
+                part = Ball(ball.x[some], eps, norm)
+                found[some] = found[some].maximum(linear.margins(network, part, y[some], intermediate=intermediate))
+        return (found - slack).scatter(1, y[:, None], 0.0)
+
+
+def certify_set(
+    model: nn.Module,
+    x: Pixels,
+    y: torch.Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    bounds: str = "best",
+    pieces: Sequence[Piece] = (),
+    on_images: Callable[[int], None] = lambda n: None,
+    on_piece: Callable[[Piece], None] = lambda piece: None,
+) -> Certified:
+    """Which images (N,C,H,W), uint8 or float in [0,1], with labels (N,), are proved right within eps in `norm`.
+
+    An image counts where every margin is proved positive, which includes the image itself. `on_piece` gets what became
+    known with each batch; with all those `pieces` the same call continues. Raises UsageError, code `no-bound`, for a
+    network with a layer that has no bound.
+    """
+    found, done = torch.zeros(2, len(x), dtype=torch.float64), 0
+    for piece in pieces:
+        some = piece.get("proved")
+        if not isinstance(some, torch.Tensor) or some.ndim != 2 or len(some) != 2 or done + some.shape[1] > len(x):
+            raise StateError("a piece of a certificate does not fit", "begin again")
+        found[:, done : done + some.shape[1]] = some
+        done += some.shape[1]
+    on_images(done)
+    with frozen(model):
+        network = trace(model, tuple(x.shape[1:]))
+        for begin in range(done, len(x), _INTERVALS):
+            these = slice(begin, begin + _INTERVALS)
+            labels = y[these]
+            proved = margins(network, to_float(x[these]), labels, eps, norm=norm, bounds=bounds)
+            least = proved.scatter(1, labels[:, None], torch.inf).amin(1)
+            found[:, these] = torch.stack([least, (-proved).logsumexp(1)]).cpu()
+            on_images(len(labels))
+            on_piece({"proved": found[:, these].clone()})
+    return Certified(found[0] > 0, *found)

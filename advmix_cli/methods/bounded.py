@@ -1,0 +1,172 @@
+"""Certified training: losses on bounds, which hold for every image of a ball and not only for one that was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from advmix_cli.bounds import intervals
+from advmix_cli.bounds.layers import Interval, ReLU
+from advmix_cli.bounds.trace import Traced, trace
+from advmix_cli.config import TrainSettings
+from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
+from advmix_cli.mixing import Draw, mix
+from advmix_cli.runtime import generator
+
+_TIGHTNESS = 0.5
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Weights drawn so that intervals do not grow from layer to layer: normal, with deviation sqrt(2 pi) / fan-in.
+
+    Source: Shi et al. 2021. Biases are left as they are. A network with batch norm is none this holds for, and is left.
+    """
+    random = generator("cpu", seed, "initialise")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            drawn = torch.randn(module.weight.shape, generator=random) * (math.sqrt(2 * math.pi) / fan_in)
+            with torch.no_grad():
+                module.weight.copy_(drawn)
+
+
+class Bounded(Adversarial):
+    """What the ways of certified training share: eps grows from 0, and the loss on the bounds.
+
+    The bounds' loss is that of the worst logits, which are minus the lower bounds of the margins:
+
+        low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+        loss = cross_entropy(-margins(intervals of the network within low and high), soft_labels(y))
+
+    With mixup the ball is around the mixture, and the loss the mixture of the losses with either label. Batch norm is
+    bounded with its running statistics. `tight` weighs a regulariser while eps grows (Shi et al. 2021): the mean over
+    ReLUs of max(0, 0.5 - the images' mean radius / the mean radius there) / 0.5, times what is missing of eps.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, classes: int) -> None:
+        super().__init__(model, settings, classes)
+        self.network: Traced | None = None
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """How far eps has grown, and what `around` makes of that."""
+        if self.network is None:
+            self.network = trace(self.model, tuple(batch.x.shape[1:]))
+        grown = self.grown(batch.done)
+        draw = batch.draw()
+        centre = batch.x if draw is None else mix(batch.x, batch.x[draw.perm], draw.lam)
+        x_adv, low, high = self.around(dataclasses.replace(batch, x=centre), grown)
+        inputs = {
+            "x": centre if x_adv is None else x_adv, "low": low, "high": high, "y": batch.y,
+            "kappa": self.kappa(grown), "tight": self.option["tight"] * (1 - grown),
+            **({"lam": draw.lam, "perm": draw.perm} if draw else {"lam": None, "perm": None}),
+        }  # fmt: skip
+        return Prepared(draw is None, inputs, None if x_adv is None else change(centre, x_adv))
+
+    def grown(self, done: float) -> float:
+        """The share of eps after that share of all steps: a straight line between warm-up and ramp."""
+        begin, end = self.option["warmup"], max(self.option["ramp"], self.option["warmup"] + 1e-6)
+        return min(max((done - begin) / (end - begin), 0.0), 1.0)
+
+    def eps(self, grown: float) -> float:
+        """That of the bounds."""
+        return self.option["wider"] * self.adversary.threat.eps * grown
+
+    def kappa(self, grown: float) -> float:
+        """The share of the loss that is not the bounds'."""
+        raise NotImplementedError
+
+    def around(self, batch: Batch, grown: float) -> tuple[Tensor | None, Tensor, Tensor]:
+        """(attacked images or None, lower ends, upper ends of what the bounds are to hold for)."""
+        return (None, *intervals.Ball(batch.x, self.eps(grown)).box)
+
+    def loss(
+        self, key: Any, *, x: Tensor, low: Tensor, high: Tensor, y: Tensor, kappa: Any, tight: Any, lam: Any, perm: Any
+    ) -> Result:
+        """Both parts of the loss, and the regularisers."""
+        draw = self.drawn(None if key else 0, lam, perm)
+        targets = self.targets(y)
+        mixed = targets if draw is None else mix(targets, targets[draw.perm], draw.lam)
+        usual, logits, _ = self.on(x, mixed)
+        assert self.network is not None
+        values = intervals.forward(self.network, (low, high))
+        bounded = self._bounded(values, y, targets, draw)
+        loss = kappa * usual + (1 - kappa) * bounded
+        if self.option["tight"]:
+            loss = loss + tight * self._loose(values)
+        if self.option["l1"]:
+            weights = [each for each in self.model.parameters() if each.ndim > 1]
+            loss = loss + self.option["l1"] * torch.stack([each.abs().sum() for each in weights]).sum()
+        return loss, logits, mixed
+
+    def _bounded(self, values: list[Interval], y: Tensor, targets: Tensor, draw: Draw | None) -> Tensor:
+        assert self.network is not None
+        own = F.cross_entropy(-intervals.margins(self.network, values, y), targets)
+        if draw is None:
+            return own
+        other = F.cross_entropy(-intervals.margins(self.network, values, y[draw.perm]), targets[draw.perm])
+        return mix(own, other, draw.lam)
+
+    def _loose(self, values: list[Interval]) -> Tensor:
+        assert self.network is not None
+        images = (values[0][1] - values[0][0]).mean().clamp(min=1e-6)
+        places = [layer.inputs[0] for layer in self.network.layers if isinstance(layer, ReLU)]
+        radii = torch.stack([(values[place][1] - values[place][0]).mean() for place in places])
+        return (_TIGHTNESS - images / radii.clamp(min=1e-6)).clamp(min=0).mean() / _TIGHTNESS
+
+
+class Ibp(Bounded):
+    """Interval bounds: kappa times the clean loss, which falls from 1 while eps grows, and the bounds' loss.
+
+    loss = kappa * soft_loss(model(x), soft_labels(y)) + (1 - kappa) * bounds' loss
+    """
+
+    def kappa(self, grown: float) -> float:
+        """From 1 to the option."""
+        return 1 - (1 - self.option["kappa"]) * grown
+
+
+class MtlIbp(Bounded):
+    """PGD's loss and the bounds', weighted. Source: De Palma et al. 2024 (expressive losses).
+
+    loss = (1 - weight) * soft_loss(model(pgd(model, x, y)), soft_labels(y)) + weight * bounds' loss
+    """
+
+    def kappa(self, grown: float) -> float:
+        """What the bounds' weight leaves."""
+        return 1 - self.option["weight"]
+
+    def around(self, batch: Batch, grown: float) -> tuple[Tensor | None, Tensor, Tensor]:
+        """The ball, and the images attacked within as much of the threat's."""
+        threat = self.adversary.threat
+        threat = dataclasses.replace(threat, eps=threat.eps * grown, alpha=threat.step_size * grown or 1.0)
+        _, low, high = super().around(batch, grown)
+        return self.attacked(batch, threat), low, high
+
+
+class Sabr(Bounded):
+    """Interval bounds of a small box around an attacked image, within the ball. Source: Mueller et al. 2023.
+
+    radius = box * eps
+    x_adv = pgd(model, x, y) within eps - radius
+    loss = bounds' loss within (x_adv - radius).clamp(0, 1) and (x_adv + radius).clamp(0, 1)
+    """
+
+    def kappa(self, grown: float) -> float:
+        """None of the clean loss."""
+        return 0.0
+
+    def around(self, batch: Batch, grown: float) -> tuple[Tensor | None, Tensor, Tensor]:
+        """The small box, and where it stands."""
+        eps, threat = self.eps(grown), self.adversary.threat
+        radius = self.option["box"] * eps
+        left = max(eps - radius, 0.0)
+        alpha = threat.step_size * left / threat.eps if threat.eps else 0.0
+        x_adv = self.attacked(batch, dataclasses.replace(threat, eps=left, alpha=alpha or 1.0))
+        return (x_adv, *intervals.Ball(x_adv, radius).box)

@@ -1,0 +1,155 @@
+"""The ways of adversarial training, each declared once. Needs no torch.
+
+A new way is a file in `methods/` and an entry in `METHODS`: its options, help, completion, label and key follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advmix_cli.errors import UsageError, known_name
+from advmix_cli.settings import fraction, require
+
+MIXES = ("none", "mixup", "manifold")
+MIX_ORDERS = ("attack-mix", "mix-attack")
+AUGMENTS = ("none", "crop-flip", "idbh", "cutmix")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A number that a way may be told: what it does, its range, and its value where nothing is said.
+
+    `small_grey` is that for images like MNIST's, where the source has another.
+    """
+
+    help: str
+    usual: float
+    low: float = 0.0
+    high: float = 1.0
+    small_grey: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way: what it is called, learns and may be told.
+
+    `source` is its class, as module:class, `reference` where it was published. `attacks`: it runs PGD on each batch, so
+    steps, alpha and the random start mean something. `mixes` are those it can be combined with, the first of them the
+    usual one. `certified`: it learns bounds, so the middle of the bracket chooses its epoch. `fresh`: it begins from
+    fresh weights where nothing is said. `settings` are those of the recipe that are other than PGD's, by what images
+    are like. `version` grows when the same settings come to other weights.
+    """
+
+    name: str
+    title: str
+    reference: str
+    source: str
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+    attacks: bool = True
+    mixes: tuple[str, ...] = MIXES
+    certified: bool = False
+    fresh: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    version: int = 1
+
+    def read(self, given: Sequence[str], small_grey: bool) -> tuple[tuple[str, float], ...]:
+        """All its options, with those `given` as KEY=VALUE. Raises UsageError for what it cannot be told."""
+        values = {
+            name: option.usual if option.small_grey is None or not small_grey else option.small_grey
+            for name, option in self.options.items()
+        }
+        for text in given:
+            name, equals, value = text.partition("=")
+            require(bool(equals), f"--method-arg {text} is no KEY=VALUE", "for example --method-arg beta=6")
+            if not self.options:
+                raise UsageError(f"{self.name} takes no --method-arg", "see advmix methods")
+            known_name(name, self.options, "option")
+            try:
+                values[name] = fraction(value)
+            except ValueError as error:
+                raise UsageError(f"--method-arg {text}: {error}", "for example --method-arg beta=6") from None
+        return tuple(sorted(values.items()))
+
+    def check(self, options: Mapping[str, float]) -> None:
+        """Raise UsageError for options that are not its own or out of their range."""
+        require(set(options) == set(self.options), f"those are no options of {self.name}", "see advmix methods")
+        for name, option in self.options.items():
+            require(
+                option.low <= options[name] <= option.high,
+                f"--method-arg {name} must be from {option.low:g} to {option.high:g}, not {options[name]:g}",
+                option.help,
+            )
+
+
+_HERE = "advmix_cli.methods"
+_WARMUP = Option("share of all steps before the bounds' eps begins to grow", 0.025)
+_RAMP_END = Option("share of all steps after which it has grown to the whole eps", 0.4, high=1.0)
+_L1 = Option("factor of the sum of all weights' sizes in the loss", 0.0)
+_WIDER = Option("eps of the bounds in training, in the threat's eps", 1.0, low=0.1, high=4.0)
+_TIGHT = Option("factor of the regulariser of the bounds' tightness while eps grows", 0.5, high=100.0)
+_CERTIFIED: dict[str, Any] = {
+    "optimizer": "adam", "lr": 2e-3, "schedule": "flat-cosine", "batch_size": 250, "epochs": 40, "validation": 1000,
+}  # fmt: skip
+_BOTH = {"mnist": _CERTIFIED, "cifar10": _CERTIFIED}
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("pgd", "adversarial training", "Madry et al. 2018, Algorithm 1 of the report", f"{_HERE}.pgd:Pgd"),
+        Method(
+            "fgsm-rs", "single-step adversarial training from random starts", "Wong et al. 2020",
+            f"{_HERE}.fgsm_rs:FgsmRs",
+            {"alpha": Option("step size, in eps", 1.25, high=4.0)},
+            attacks=False,
+        ),
+        Method(
+            "trades", "TRADES", "Zhang et al. 2019", f"{_HERE}.trades:Trades",
+            {"beta": Option("factor of the divergence between clean and attacked", 6.0, high=1000.0, small_grey=1.0)},
+        ),
+        Method(
+            "iat", "interpolated adversarial training", "Lamb et al. 2019", f"{_HERE}.iat:Iat",
+            {"weight": Option("share of the attacked half in the loss", 0.5)},
+            mixes=("mixup", "manifold"),
+        ),
+        Method(
+            "avmixup", "adversarial vertex mixup", "Lee et al. 2020", f"{_HERE}.avmixup:AvMixup",
+            {
+                "gamma": Option("how far the vertex lies beyond the attacked image", 2.0, low=1.0, high=10.0),
+                "clean-label": Option("share of the right class at the clean image", 1.0),
+                "vertex-label": Option("share of the right class at the vertex", 0.1),
+            },
+        ),
+        Method(
+            "m-tlat", "mixup with targeted labels in adversarial training", "Laugros et al. 2020",
+            f"{_HERE}.m_tlat:MTlat",
+            {"label-weight": Option("share of the target's label; 0: as much as eps", 0.0)},
+            attacks=False,
+            mixes=("mixup",),
+        ),
+        Method(
+            "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
+            f"{_HERE}.bounded:Ibp",
+            {"kappa": Option("share of the clean loss once eps has grown", 0.0), "warmup": _WARMUP,
+             "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
+            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_BOTH,
+        ),
+        Method(
+            "mtl-ibp", "PGD and interval bounds, weighted", "De Palma et al. 2024 (expressive losses)",
+            f"{_HERE}.bounded:MtlIbp",
+            {"weight": Option("share of the bounds' loss", 0.5), "warmup": _WARMUP, "ramp": _RAMP_END,
+             "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
+            mixes=("none", "mixup"), certified=True, fresh=True,
+            settings={name: values | {"steps": 3} for name, values in _BOTH.items()},
+        ),
+        Method(
+            "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
+            f"{_HERE}.bounded:Sabr",
+            {"box": Option("half the side of the box, in eps", 0.9), "warmup": _WARMUP, "ramp": _RAMP_END,
+             "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
+            mixes=("none", "mixup"), certified=True, fresh=True,
+            settings={name: values | {"steps": 3} for name, values in _BOTH.items()},
+        ),
+    )
+}  # fmt: skip
