@@ -49,8 +49,7 @@ def trace(model: nn.Module, shape: Sequence[int]) -> Traced:
 
     Raises UsageError, code `no-bound`, for what has no bound, and says which module it is.
     """
-    parameter = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
-    blank = torch.zeros(_IMAGES, *shape, device=parameter.device)
+    blank = torch.zeros(_IMAGES, *shape).to(_first(model))
     tape = _Tape()
     modes = [(module, module.training) for module in model.modules()]
     with _paths(model, tape), torch.enable_grad():
@@ -71,12 +70,16 @@ def _check(model: nn.Module, network: Traced) -> None:
     """Raise UsageError where what was read does not compute what the model does."""
     from advmix_cli.attacks import frozen
 
-    device = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(())).device
-    x = torch.rand((4, *network.shape), generator=torch.Generator().manual_seed(0)).to(device)
+    x = torch.rand((4, *network.shape), generator=torch.Generator().manual_seed(0)).to(_first(model))
     with frozen(model), torch.no_grad():
         one, other = model(x), network(x)
     if not bool(((one - other).abs() <= 1e-4 * (1 + one.abs().max())).all()):
         raise _no_bound("a network that computes otherwise from image to image", "")
+
+
+def _first(model: nn.Module) -> torch.Tensor:
+    """A tensor of the device and type that a model computes with."""
+    return next((each for each in model.parameters() if each.is_floating_point()), torch.zeros(()))
 
 
 def _no_bound(what: str, path: str) -> UsageError:

@@ -49,6 +49,7 @@ app.add_typer(figures.app, name="visualize")
 app.command("presets")(about.list_presets)
 app.command("info")(about.info)
 app.command("models")(about.list_models)
+app.command("methods")(about.list_methods)
 app.add_typer(about.data_app, name="data")
 app.add_typer(store.app, name="store")
 

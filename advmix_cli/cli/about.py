@@ -11,6 +11,7 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import confirmed, run, show_help
 from advmix_cli.results import Result
+from advmix_cli.ways import METHODS
 from advmix_cli.workflows.session import Session
 
 data_app = typer.Typer(help="The data sets: what is there, fetch, verify, remove.")
@@ -32,6 +33,26 @@ def list_presets(
     from advmix_cli.workflows import about
 
     run(ctx, lambda session: about.list_presets(session, name))
+
+
+def list_methods(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="METHOD",
+            help="One of them, for what it may be told.",
+            show_default="all",
+            autocompletion=lambda: list(METHODS),
+        ),
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the ways of adversarial training, or say what one of them may be told."""
+    from advmix_cli.workflows import about
+
+    run(ctx, lambda session: about.list_methods(session, name))
 
 
 def info(

@@ -1,8 +1,9 @@
-"""`advmix info` and `presets`: what is installed, and what is set."""
+"""`advmix info`, `presets` and `methods`: what is installed, what is set, and how one can train."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -17,6 +18,7 @@ from advmix_cli.results import Facts, Result, Table, shown
 from advmix_cli.settings import number
 from advmix_cli.store import SUFFIXES
 from advmix_cli.threats import Threat
+from advmix_cli.ways import METHODS, Option
 from advmix_cli.workflows.session import Session
 
 _PACKAGES = ("torch", "torchvision", "safetensors", "typer", "rich", "numpy", "matplotlib", "pillow")
@@ -107,3 +109,32 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     return str(value)
+
+
+def list_methods(session: Session, name: str | None) -> Result:
+    """The ways of adversarial training; or what one of them may be told."""
+    chosen = [METHODS[known_name(name, METHODS, "method")]] if name else list(METHODS.values())
+    found = [
+        {
+            "name": each.name, "title": each.title, "reference": each.reference, "mixes": list(each.mixes),
+            "certified": each.certified,
+            "options": {key: dataclasses.asdict(option) for key, option in each.options.items()},
+        }
+        for each in chosen
+    ]  # fmt: skip
+    rows = [(each.name, each.title, ", ".join(each.mixes), each.reference) for each in chosen]
+    blocks = [Table(("method", "what", "goes with --mix", "source"), rows)]
+    if name:
+        (only,) = chosen
+        told = [
+            (key, _usual(option), f"{option.low:g} to {option.high:g}", option.help)
+            for key, option in only.options.items()
+        ]
+        blocks += [Table(("--method-arg", "default", "range", "what"), told)] if told else []
+    hint = f"train with it: advmix advtrain --method {chosen[0].name}" if name else "more of one: advmix methods trades"
+    return Result({"methods": found}, [each.name for each in chosen], list(blocks), hint)
+
+
+def _usual(option: Option) -> str:
+    grey = "" if option.small_grey is None else f"; {option.small_grey:g} for small grey images"
+    return f"{option.usual:g}{grey}"
