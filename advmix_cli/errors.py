@@ -93,5 +93,5 @@ def known_name(name: str, known: Iterable[str], what: str) -> str:
     """`name` if it is one of `known`, else a UsageError that names the nearest."""
     choices = list(known)
     if name not in choices:
-        raise UsageError(f"unknown {what} {name!r}", nearest(name, choices), code=f"unknown-{what}")
+        raise UsageError(f"unknown {what} {name!r}", nearest(name, choices), code=f"unknown-{what.replace(' ', '-')}")
     return name

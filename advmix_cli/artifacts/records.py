@@ -172,6 +172,7 @@ _ROW = {
     "run": (_RUN, None),
     "reliability": [_each(COUNT, NUMBER, NUMBER)],
     "audit": (_AUDIT, None),
+    "proved?": [_each(NUMBER, PERCENT)],
 }
 _COLUMN = {
     "kind": _one_of("clean", "samples", "attack", "worst", "certified"), "label": str, "threat": (THREAT, None),

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from advmix_cli import presets
+from advmix_cli import presets, zoo
 from advmix_cli.settings import fraction
 from advmix_cli.settings import number as written
 from advmix_cli.store import Store, check_alias
@@ -26,7 +26,8 @@ def complete_refs(*kinds: str) -> Callable[[str], list[str]]:
         store = Store()
         aliases = [alias for alias, (kind, _) in store.refs().items() if kind in kinds]
         names = [name for kind in kinds for name in store.names(kind)]
-        return [name for name in ("latest", *aliases, *names) if name.startswith(incomplete)]
+        shipped = zoo.names() if "checkpoints" in kinds else []
+        return [name for name in ("latest", *aliases, *shipped, *names) if name.startswith(incomplete)]
 
     return complete
 

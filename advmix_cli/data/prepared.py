@@ -140,6 +140,11 @@ def _check_classes(classes: tuple[str, ...], labels: dict[str, np.ndarray], left
             raise UsageError(
                 f"without what is damaged no picture of {classes[missing[0]]} is left in {split}", "mend some of them"
             )
+        if missing:
+            raise UsageError(
+                f"the class {classes[missing[0]]!r} has no pictures in {split}",
+                "each class needs pictures to learn from and to test on",
+            )
 
 
 def fingerprint(path: Path, record: Record) -> str:

@@ -163,15 +163,26 @@ def reliability(models: list[tuple[str, Sequence[Sequence[float]], float]], titl
 
 
 def strength(
-    models: list[tuple[str, list[tuple[float, float]], list[tuple[float, float]]]], eps: float, title: str
+    models: list[tuple[str, list[tuple[float, float]], list[tuple[float, float]]]],
+    proved: list[list[tuple[float, float]]],
+    eps: float,
+    title: str,
 ) -> Figure:
-    """Accuracy against eps and against PGD's steps, for models (label, by eps, by steps); `eps` is marked."""
+    """Accuracy against eps and against PGD's steps, for models (label, by eps, by steps); `eps` is marked.
+
+    Between what is `proved` of a model at the same values of eps and what PGD leaves there is a band; [] for none.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.9 + 0.16 * len(models)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for (label, *both), colour, marker in zip(models, COLOURS, MARKERS, strict=False):
             for axes, points in zip(panels, both, strict=True):
                 axes.plot(*zip(*points, strict=True), marker + "-", color=colour, markersize=4, label=label)
+        for (_, by_eps, _), lower, colour in zip(models, proved, COLOURS, strict=False):
+            if lower:
+                values, low = zip(*lower, strict=True)
+                panels[0].plot(values, low, ":", color=colour, linewidth=1)
+                panels[0].fill_between(values, low, [high for _, high in by_eps], color=colour, alpha=0.2, linewidth=0)
         panels[0].axvline(eps, color="#777777", linewidth=1, linestyle=(0, (4, 2)))
         panels[0].annotate(" the threat's eps", (eps, 98), fontsize=8, color="#555555")
         panels[0].set_xlabel("eps (pixel units)")

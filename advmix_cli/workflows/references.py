@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import artifacts, files, models
+from advmix_cli import artifacts, files, models, zoo
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError
 from advmix_cli.results import shown
 from advmix_cli.settings import digest
@@ -87,7 +87,8 @@ class ModelRef:
         """What is written down of it in things made from it."""
         adversary = (self.record.get("settings") or {}).get("adversary")
         against = {"trained_against": adversary["threat"]} if adversary else {}
-        elsewhere = {} if self.stored else {"path": str(self.path.absolute())}
+        where = self.label.partition("@")[0] if self.label.startswith(zoo.PREFIX) else str(self.path.absolute())
+        elsewhere = {} if self.stored else {"path": where}
         return {
             "name": self.name,
             "weights": self.which,
@@ -106,6 +107,8 @@ def resolve_path(
     `latest` is the newest that will do.
     """
     store = session.store
+    if ref.startswith(zoo.PREFIX) and "checkpoints" in kinds:
+        return ref, zoo.path(ref)
     if os.sep in ref or ref.endswith(suffixes):
         path = files.home(Path(ref))
         if os.path.lexists(path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from advmix_cli import files
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
-from advmix_cli.names import full_name
+from advmix_cli.names import full_name, kind_of
 from advmix_cli.results import Result, Table, shown
 from advmix_cli.store import SINGULAR, SUFFIXES, Store
 from advmix_cli.workflows import datasets
@@ -118,7 +118,7 @@ def plan_forgetting(session: Session, names: list[str]) -> Plan:
     for name in names:
         kept = datasets.record_path(session, full_name(name))
         found = [path for path in (kept, kept.with_suffix(".images")) if path.exists()]
-        if found:
+        if found and kind_of(full_name(name)) != "named":
             doomed.append(Doomed(kept.stem, dict.fromkeys(found, f"prepared of {shown(name)}")))
         else:
             missing.append(NotFoundError(f"nothing is prepared of {shown(name)}", "see advmix data list"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advmix_cli import data, models
+from advmix_cli import data, models, zoo
 from advmix_cli.errors import AdvmixError
 from advmix_cli.models import ARCHITECTURES, Network
 from advmix_cli.names import full_name, kind_of
@@ -78,7 +78,7 @@ def check_data(session: Session, names: list[str], *, fetch: bool) -> Result:
 
 
 def list_models(session: Session, asked: Asked) -> Result:
-    """The networks that are built in; or what one name gives for images of a data set, or of its own shape."""
+    """What ships trained and what is built in; or what one name gives for images of a data set, or of its own shape."""
     if asked.arch is None:
         return _built_in()
     if "*" in asked.arch:
@@ -98,6 +98,16 @@ def list_models(session: Session, asked: Asked) -> Result:
 
 
 def _built_in() -> Result:
+    shipped = [{"name": zoo.PREFIX + name, **about} for name, about in zoo.known().items()]
+    trained = Table(
+        ("model", "clean %", "robust %", "of", "what"),
+        [
+            (e["name"], f"{e['clean']:.2f}", f"{e['lower']:.1f} to {e['upper']:.1f}", f"{e['n']:,}", e["title"])
+            for e in shipped
+        ],
+        right=("clean %", "robust %", "of"),
+        note="robust: what is proved, and what the standard ensemble leaves; their commands: --json",
+    )
     found = [
         {"name": each.name, "title": each.title, "shape": list(each.shape), "any_size": each.any_size}
         for each in ARCHITECTURES.values()
@@ -109,7 +119,8 @@ def _built_in() -> Result:
         rows,
         note="others: timm:NAME and torchvision:NAME ('timm:resnet*' lists them), FILE.py:FACTORY",
     )
-    return Result({"models": found}, list(ARCHITECTURES), [table], "what a name gives: advmix models resnet18")
+    names = [*(e["name"] for e in shipped), *ARCHITECTURES]
+    return Result({"models": shipped + found}, names, [trained, table], "what a name gives: advmix models resnet18")
 
 
 def _like(pattern: str) -> Result:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from advmix_cli import artifacts
 from advmix_cli._version import __version__
 from advmix_cli.errors import NotFoundError, UsageError
+from advmix_cli.names import short_name
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result, distinct
 from advmix_cli.settings import SCHEMA, digest, number
@@ -80,7 +81,7 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
             [(title, x.cpu().numpy(), label) for title, x, label in rows],
             (attacked - clean).cpu().numpy(),
             [names[i] for i in y.tolist()],
-            f"{record['dataset']} under {threat}\nbelow each image: what {model.label} says "
+            f"{short_name(record['dataset'])} under {threat}\nbelow each image: what {model.label} says "
             f"(\N{MULTIPLICATION SIGN} marks a wrong answer)",
             f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
@@ -134,7 +135,8 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
 
         chosen_by = {str(model.record["metrics"]["chosen_by"]) for model in models}
         n = f"n = {sizes[0]}" if len(set(sizes)) == 1 else "n beside each"
-        title = f"{models[0].dataset}: training and test ({n}), epoch chosen by {' or '.join(sorted(chosen_by))}"
+        by = " or ".join(sorted(chosen_by))
+        title = f"{short_name(models[0].dataset)}: training and test ({n}), epoch chosen by {by}"
         return figures.curves(runs, title)
 
     return _figure(
@@ -168,7 +170,8 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
             [info.classes[i] for i in batch.y.tolist()],
             perm,
             lam,
-            f"mixup of a batch of {dataset}: one \u03bb for the batch, drawn from Beta({mix_alpha:g}, {mix_alpha:g})",
+            f"mixup of a batch of {short_name(dataset)}: one \u03bb for the batch, "
+            f"drawn from Beta({mix_alpha:g}, {mix_alpha:g})",
         )
 
     settings = {

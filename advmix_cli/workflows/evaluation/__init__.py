@@ -130,6 +130,9 @@ def _measured(
         if settings.audited:
             found = measure.audits(session, models, images, settings, state)
             rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
+            if settings.certified:
+                proved = measure.proved_by_eps(session, models, images, found, settings)
+                rows = [dataclasses.replace(row, proved=curve) for row, curve in zip(rows, proved, strict=True)]
         how = made(session, unfinished.seconds, size)
         evaluation = Evaluation(name, own, settings, fingerprint, rows, met, cells, how)
         try:

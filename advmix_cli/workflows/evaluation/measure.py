@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -293,4 +294,28 @@ def audits(
             )
             state.add(f"{function} audit", {"audit": audited.to_dict()})
     found: list[dict[str, Any]] = [state.of(f"{model.function} audit")[0].get("audit", {}) for model in models]
+    return found
+
+
+def proved_by_eps(
+    session: Session,
+    models: Sequence[ModelRef],
+    images: ImageSet,
+    audited: Sequence[dict[str, Any]],
+    settings: EvalSettings,
+) -> list[list[tuple[float, float]]]:
+    """What intervals prove of each model at each eps of its audit, on its images; nothing of one without bounds."""
+    from advmix_cli import auditing
+    from advmix_cli.bounds import certify_set
+
+    certificate, found = settings.certified, list[list[tuple[float, float]]]()
+    assert certificate is not None
+    few = images.first(auditing.IMAGES)
+    for model, audit in zip(models, audited, strict=True):
+        net, curve = load_model(model, few.y.device), list[tuple[float, float]]()
+        with contextlib.suppress(UsageError):  # said already
+            for eps, _ in audit["by_eps"]:
+                proved = certify_set(net, few.x, few.y, eps, norm=certificate.norm, bounds="ibp")
+                curve.append((eps, 100 * int(proved.right.sum()) / len(few)))
+        found.append(curve)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from advmix_cli.names import short_name
 from advmix_cli.workflows.evaluation.record import Evaluation
 from advmix_cli.workflows.evaluation.statistics import calibrated, sizes
 
@@ -15,7 +16,7 @@ _MODELS = 8
 
 
 def _of(evaluation: Evaluation, what: str) -> str:
-    return f"{what}, {evaluation.settings.dataset} {evaluation.settings.split}"
+    return f"{what}, {short_name(evaluation.settings.dataset)} {evaluation.settings.split}"
 
 
 def matrix(evaluation: Evaluation) -> Figure:
@@ -50,8 +51,10 @@ def strength(evaluation: Evaluation) -> Figure:
     models = [
         (name, [tuple(p) for p in audit["by_eps"]], [tuple(p) for p in audit["by_steps"]]) for name, audit in audits
     ]
-    title = f"{_of(evaluation, 'accuracy under PGD')}, {threat.norm}, n = {audits[0][1]['n']}"
-    return figures.strength(models, threat.eps, title)
+    proved = [[(eps, share) for eps, share in row.proved] for row in evaluation.rows if row.audit is not None]
+    shaded = "\nshaded: between what intervals prove and what PGD leaves" if any(proved) else ""
+    title = f"{_of(evaluation, 'accuracy under PGD')}, {threat.norm}, n = {audits[0][1]['n']}{shaded}"
+    return figures.strength(models, proved[:_MODELS], threat.eps, title)
 
 
 def landscape(evaluation: Evaluation) -> Figure:

@@ -51,13 +51,17 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One model: what it is called and is, how it was trained, its calibration on clean images, and its audit."""
+    """One model: what it is called and is, how it was trained, its calibration on clean images, and its audit.
+
+    `proved` is what intervals prove, in percent, at each eps of the audit, on its images.
+    """
 
     label: str
     lineage: dict[str, Any]
     run: dict[str, Any] | None
     reliability: Bins = dataclasses.field(default_factory=list)
     audit: dict[str, Any] | None = None
+    proved: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
     @property
     def shown(self) -> str:
