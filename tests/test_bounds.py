@@ -171,6 +171,25 @@ def test_on_a_tiny_network_bounds_enclose_the_true_least_margin() -> None:
     assert float((least - crown).mean()) < float((least - ibp).mean())
 
 
+def test_in_l2_a_pixel_that_is_repeated_counts_each_time() -> None:
+    """Grey repeated to three channels: the row of each output is the sum of the channels' weights."""
+
+    class Repeated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 2, 2), nn.Linear(2, 2)
+            nn.init.constant_(self.conv.weight, 1.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(self.conv(x.expand(-1, 3, -1, -1)).flatten(1))
+
+    model, x, eps = Repeated(), torch.full((1, 1, 2, 2), 0.5), 0.4
+    _, high = intervals.around(bounds.trace(model, (1, 2, 2)), Ball(x, eps, "l2"))[2]
+    with torch.no_grad():
+        most = model.conv((x + eps / 2).expand(-1, 3, -1, -1))  # all four pixels, an L2 change of eps
+    assert bool((high.flatten() >= most.flatten() - 1e-5).all())
+
+
 @pytest.mark.parametrize("arch", models.ARCHITECTURES)
 def test_every_network_that_is_built_in_has_bounds(arch: str) -> None:
     """With eps 0 they are its logits."""
