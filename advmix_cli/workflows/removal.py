@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from advmix_cli import files
+from advmix_cli import files, zoo
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
 from advmix_cli.names import full_name, kind_of
 from advmix_cli.results import Result, Table, shown
@@ -65,6 +65,8 @@ def plan_removal(session: Session, refs: list[str]) -> Plan:
     store = session.store
     targets, missing = dict[tuple[str, str], None](), list[NotFoundError]()
     for ref in refs:
+        if ref.startswith(zoo.PREFIX):
+            raise UsageError(f"{ref} ships with the package", "the store does not have it: advmix store list")
         stopped = _stopped(store, ref)
         if stopped:
             targets |= dict.fromkeys(stopped)
