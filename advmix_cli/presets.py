@@ -194,7 +194,7 @@ def _recipe_of(method: Method, preset: str, info: DatasetInfo) -> dict[str, Any]
         return found
     if preset != "default":
         raise UsageError(f"the preset {preset} is PGD's, not {method.name}'s", "leave --preset or --method out")
-    own = dict(method.settings[like(info)])
+    own = dict(method.settings)
     return found | {"ramp": 0.0} | own | ({} if has_recipe(info) else _sized(own, info))
 
 

@@ -240,7 +240,7 @@ class _Run:
             if adversary.declared.certified:
                 row["validation_certified_accuracy"] = certified_accuracy(self.judged, held, self.settings)
                 value = (value + row["validation_certified_accuracy"]) / 2
-            if adversary.method == "fgsm-rs":
+            if adversary.declared.guarded:
                 self._guard(row)
         self.history.append(row)
         rank = (value, -row.get("validation_loss", 0.0))

@@ -38,8 +38,9 @@ class Method:
     `source` is its class, as module:class, `reference` where it was published. `attacks`: it runs PGD on each batch, so
     steps, alpha and the random start mean something. `mixes` are those it can be combined with, the first of them the
     usual one. `certified`: it learns bounds, so the middle of the bracket chooses its epoch. `fresh`: it begins from
-    fresh weights where nothing is said. `settings` are those of the recipe that are other than PGD's, by what images
-    are like. `version` grows when the same settings come to other weights.
+    fresh weights where nothing is said. `guarded`: it may overfit to its one step, which is watched and undone.
+    `settings` are those of the recipe that are other than PGD's. `version` grows when the same settings come to other
+    weights.
     """
 
     name: str
@@ -51,7 +52,8 @@ class Method:
     mixes: tuple[str, ...] = MIXES
     certified: bool = False
     fresh: bool = False
-    settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    guarded: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     version: int = 1
 
     def read(self, given: Sequence[str], small_grey: bool) -> tuple[tuple[str, float], ...]:
@@ -92,7 +94,7 @@ _TIGHT = Option("factor of the regulariser of the bounds' tightness while eps gr
 _CERTIFIED: dict[str, Any] = {
     "optimizer": "adam", "lr": 2e-3, "schedule": "flat-cosine", "batch_size": 250, "epochs": 40, "validation": 1000,
 }  # fmt: skip
-_BOTH = {"mnist": _CERTIFIED, "cifar10": _CERTIFIED}
+_BOUNDED = {"warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1}
 
 METHODS = {
     method.name: method
@@ -102,7 +104,7 @@ METHODS = {
             "fgsm-rs", "single-step adversarial training from random starts", "Wong et al. 2020",
             f"{_HERE}.fgsm_rs:FgsmRs",
             {"alpha": Option("step size, in eps", 1.25, high=4.0)},
-            attacks=False,
+            attacks=False, guarded=True,
         ),
         Method(
             "trades", "TRADES", "Zhang et al. 2019", f"{_HERE}.trades:Trades",
@@ -131,25 +133,22 @@ METHODS = {
         Method(
             "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
             f"{_HERE}.bounded:Ibp",
-            {"kappa": Option("share of the clean loss once eps has grown", 0.0), "warmup": _WARMUP,
-             "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
-            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_BOTH,
+            {"kappa": Option("share of the clean loss once eps has grown", 0.0), **_BOUNDED},
+            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED,
         ),
         Method(
             "mtl-ibp", "PGD and interval bounds, weighted", "De Palma et al. 2024 (expressive losses)",
             f"{_HERE}.bounded:MtlIbp",
-            {"weight": Option("share of the bounds' loss", 0.5), "warmup": _WARMUP, "ramp": _RAMP_END,
-             "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
+            {"weight": Option("share of the bounds' loss", 0.5), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings={name: values | {"steps": 3} for name, values in _BOTH.items()},
+            settings=_CERTIFIED | {"steps": 3},
         ),
         Method(
             "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
             f"{_HERE}.bounded:Sabr",
-            {"box": Option("half the side of the box, in eps", 0.9), "warmup": _WARMUP, "ramp": _RAMP_END,
-             "wider": _WIDER, "tight": _TIGHT, "l1": _L1},
+            {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings={name: values | {"steps": 3} for name, values in _BOTH.items()},
+            settings=_CERTIFIED | {"steps": 3},
         ),
     )
 }  # fmt: skip

@@ -39,7 +39,6 @@ class Residual(nn.Module):
 
 
 SIDE, CLASSES = 6, 3
-HEAD = (nn.Flatten, lambda n: nn.Linear(n, 5), nn.ReLU, lambda n: nn.Linear(5, CLASSES))
 
 
 def _network(number: int) -> nn.Module:
@@ -106,10 +105,6 @@ def test_no_point_of_a_ball_leaves_its_bounds(part: int) -> None:
             assert bool((margins.double() >= proved).all()), (number, norm, kind)
             tightest = max(tightest, float((proved / margins.double().amin(0)).nan_to_num(0).amax()))
     assert tightest > 0.5, "bounds that are never near what was found could be anything"
-
-
-def _flat(module: nn.Sequential) -> nn.Sequential:
-    return module
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -135,7 +135,7 @@ def _steps(
     """`count` steps: the rows that they change."""
     loss, bounds, after = objective(threat.loss, y, target), Bounds(eps, alpha, low, high), {}
     for _ in range(count):
-        moved, said = _step(model, x_adv, centre, loss, threat, bounds)
+        moved, said = step(model, x_adv, centre, loss, threat, bounds)
         if taken is not None:
             after = first_won(said.argmax(1) != y, x_adv, found, won)
             found, won = after["found"], after["won"]
@@ -143,7 +143,7 @@ def _steps(
     return {"x_adv": x_adv, **after} | ({} if taken is None else {"taken": taken + count})
 
 
-def _step(
+def step(
     model: nn.Module, x_adv: torch.Tensor, centre: torch.Tensor, loss: Loss, threat: Threat, bounds: Bounds
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(the next iterate, the logits at this one, which it leaves as it is), in foolbox's order of operations."""

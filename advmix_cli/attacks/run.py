@@ -138,13 +138,23 @@ def adversarial_batch(
     report's code; in `eval` nothing of the model changes.
     """
     run = _function(threat)
+
+    def part(these: slice) -> torch.Tensor:
+        noise = starts(index[these], x.shape[1:], threat, seed)
+        return run(model, x[these], y[these], threat, noise=noise)[0]
+
+    return in_parts(model, x, part, mode)
+
+
+def in_parts(
+    model: nn.Module, x: torch.Tensor, attacked: Callable[[slice], torch.Tensor], mode: str = "eval"
+) -> torch.Tensor:
+    """What `attacked` makes of parts of a batch x, side by side on a CPU, with the model frozen in that mode."""
     # Batch statistics are those of the whole batch; a GPU wants it whole too.
     size = batches.on_cpu(len(x), None) if x.device.type == "cpu" and mode == "eval" else len(x)
 
     def part(begin: int) -> torch.Tensor:
-        these = slice(begin, begin + size)
-        noise = starts(index[these], x.shape[1:], threat, seed)
-        return run(model, x[these], y[these], threat, noise=noise)[0]
+        return attacked(slice(begin, begin + size))
 
     with frozen(model, mode):
         return torch.cat(list(side_by_side(part, range(0, len(x), size), x.device)))

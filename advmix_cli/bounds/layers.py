@@ -17,7 +17,6 @@ Shape = tuple[int, ...]
 Interval = tuple[Tensor, Tensor]
 """Lower and upper ends."""
 
-Constant = Tensor | float
 Map = Callable[[Tensor], Tensor]
 
 
@@ -26,7 +25,6 @@ class Layer:
 
     inputs: tuple[int, ...]
     shape: Shape
-    path: str  # of the module that it is of
 
     def forward(self, *x: Tensor) -> Tensor:
         """(B,...) to (B,...): what the network does."""
@@ -47,7 +45,6 @@ class Affine(Layer):
 
     inputs: tuple[int, ...]
     shape: Shape
-    path: str
     linear: Callable[[torch.dtype, bool], Map]
     shift: Callable[[torch.dtype], Tensor | None]
     transposed: Callable[[torch.dtype], Callable[[Tensor, Shape], Tensor]] | None = None
@@ -101,7 +98,6 @@ class ReLU(Layer):
 
     inputs: tuple[int, ...]
     shape: Shape
-    path: str
 
     def forward(self, *x: Tensor) -> Tensor:
         """max(x, 0)."""
@@ -133,7 +129,6 @@ class MaxPool(Layer):
 
     inputs: tuple[int, ...]
     shape: Shape
-    path: str
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -187,7 +182,6 @@ class Sum(Layer):
 
     inputs: tuple[int, ...]
     shape: Shape
-    path: str
 
     def forward(self, *x: Tensor) -> Tensor:
         """x + y."""

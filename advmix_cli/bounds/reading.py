@@ -22,7 +22,6 @@ class Call:
     value: Tensor
     place: int
     shape: Shape
-    path: str
 
     def argument(self, number: int, name: str, usual: Any = None) -> Any:
         """By place or by name."""
@@ -40,12 +39,12 @@ class Call:
         **more: Any,
     ) -> Affine:
         """An affine layer of this call."""
-        return Affine((self.place,), self.shape, self.path, linear, shift, **more)
+        return Affine((self.place,), self.shape, linear, shift, **more)
 
     def moved(self, move: Map, *, apart: bool = True) -> Affine:
         """A layer that only moves values."""
         return Rearranged(
-            (self.place,), self.shape, self.path, lambda dtype, absolute: move, lambda dtype: None,
+            (self.place,), self.shape, lambda dtype, absolute: move, lambda dtype: None,
             squared=lambda dtype: move, apart=apart,
         )  # fmt: skip
 
@@ -134,8 +133,8 @@ def _batch_norm(call: Call) -> Layer | None:
     return _scaled(call, scale, shift)
 
 
-def _arithmetic(change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Call], Layer | None]:
-    """Of x and a constant c: `change(c, one)` gives what x is multiplied with, and what is added."""
+def _arithmetic(change: Callable[[Any], tuple[Any, Any]]) -> Callable[[Call], Layer | None]:
+    """Of x and a constant c: `change(c)` gives what x is multiplied with, and what is added."""
 
     def read(call: Call) -> Layer | None:
         first, other = call.args[0], call.argument(1, "other")
@@ -151,21 +150,21 @@ def _arithmetic(change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Call
             return constant.to(dtype) if isinstance(constant, torch.Tensor) else constant
 
         def shift(dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(change(of(dtype), 1.0)[1], dtype=dtype, device=call.value.device)
+            return torch.as_tensor(change(of(dtype))[1], dtype=dtype, device=call.value.device)
 
-        return _scaled(call, lambda dtype: change(of(dtype), 1.0)[0], shift)
+        return _scaled(call, lambda dtype: change(of(dtype))[0], shift)
 
     return read
 
 
 def _subtracted(call: Call) -> Layer | None:
     if call.args[0] is call.value:
-        return _arithmetic(lambda c, one: (one, -c))(call)
-    return _arithmetic(lambda c, one: (-one, c))(call)
+        return _arithmetic(lambda c: (1.0, -c))(call)
+    return _arithmetic(lambda c: (-1.0, c))(call)
 
 
 def _divided(call: Call) -> Layer | None:
-    return _arithmetic(lambda c, one: (one / c, 0.0))(call) if call.args[0] is call.value else None
+    return _arithmetic(lambda c: (1.0 / c, 0.0))(call) if call.args[0] is call.value else None
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -178,7 +177,7 @@ def _max_pool(call: Call) -> Layer | None:
     stride, padding = call.argument(2, "stride"), call.argument(3, "padding", 0)
     if call.argument(4, "dilation", 1) not in (1, (1, 1)) or call.argument(5, "ceil_mode", False):
         return None
-    return MaxPool((call.place,), call.shape, call.path, kernel, _pair(stride or kernel), _pair(padding))
+    return MaxPool((call.place,), call.shape, kernel, _pair(stride or kernel), _pair(padding))
 
 
 def _average(call: Call) -> Layer | None:
@@ -222,7 +221,7 @@ def _padded(call: Call) -> Layer | None:
 
 
 def _relu(call: Call) -> Layer | None:
-    return ReLU((call.place,), call.shape, call.path)
+    return ReLU((call.place,), call.shape)
 
 
 READERS: dict[str, Callable[[Call], Layer | None]] = {
@@ -232,8 +231,8 @@ READERS: dict[str, Callable[[Call], Layer | None]] = {
     "flatten": _reshaped, "view": _reshaped, "reshape": _reshaped, "squeeze": _reshaped, "unsqueeze": _reshaped,
     "sub": _subtracted, "__sub__": _subtracted, "__rsub__": _subtracted, "rsub": _subtracted,
     "div": _divided, "__truediv__": _divided, "true_divide": _divided,
-    **dict.fromkeys(("add", "__add__", "__radd__"), _arithmetic(lambda c, one: (one, c))),
-    **dict.fromkeys(("mul", "__mul__", "__rmul__"), _arithmetic(lambda c, one: (c, 0.0))),
+    **dict.fromkeys(("add", "__add__", "__radd__"), _arithmetic(lambda c: (1.0, c))),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__"), _arithmetic(lambda c: (c, 0.0))),
 }  # fmt: skip
 
 SAME = ("dropout", "contiguous", "clone", "to", "float", "identity", "dropout2d", "feature_dropout")

@@ -164,11 +164,11 @@ class _Value(torch.Tensor):
         if name in ("add", "__add__", "add_", "__iadd__", "__radd__") and len(values) == 2:
             if values[0].shape != values[1].shape or given.get("alpha", 1) != 1:
                 raise _no_bound("a sum of different shapes", tape.path)
-            return tape.add(Sum((values[0].place, values[1].place), shape[1:], tape.path), plain)
+            return tape.add(Sum((values[0].place, values[1].place), shape[1:]), plain)
         reader = READERS.get(name)
         if reader is None or len(values) != 1:
             raise _no_bound(name, tape.path)
-        layer = reader(Call(args, given, first, first.place, shape[1:], tape.path))
+        layer = reader(Call(args, given, first, first.place, shape[1:]))
         if layer is None:
             raise _no_bound(name, tape.path)
         return tape.add(layer, plain)

@@ -14,6 +14,7 @@ from advmix_cli.bounds import intervals
 from advmix_cli.bounds.layers import Interval, ReLU
 from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.config import TrainSettings
+from advmix_cli.graphs import Value
 from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
 from advmix_cli.mixing import Draw, mix
 from advmix_cli.runtime import generator
@@ -62,12 +63,11 @@ class Bounded(Adversarial):
         draw = batch.draw()
         centre = batch.x if draw is None else mix(batch.x, batch.x[draw.perm], draw.lam)
         x_adv, low, high = self.around(dataclasses.replace(batch, x=centre), grown)
-        inputs = {
+        inputs: dict[str, Value] = {
             "x": centre if x_adv is None else x_adv, "low": low, "high": high, "y": batch.y,
             "kappa": self.kappa(grown), "tight": self.option["tight"] * (1 - grown),
-            **({"lam": draw.lam, "perm": draw.perm} if draw else {"lam": None, "perm": None}),
         }  # fmt: skip
-        return Prepared(draw is None, inputs, None if x_adv is None else change(centre, x_adv))
+        return self.with_draw(inputs, draw, None if x_adv is None else change(centre, x_adv))
 
     def grown(self, done: float) -> float:
         """The share of eps after that share of all steps: a straight line between warm-up and ramp."""
@@ -90,7 +90,7 @@ class Bounded(Adversarial):
         self, key: Any, *, x: Tensor, low: Tensor, high: Tensor, y: Tensor, kappa: Any, tight: Any, lam: Any, perm: Any
     ) -> Result:
         """Both parts of the loss, and the regularisers."""
-        draw = self.drawn(None if key else 0, lam, perm)
+        draw = self.drawn(key, lam, perm)
         targets = self.targets(y)
         mixed = targets if draw is None else mix(targets, targets[draw.perm], draw.lam)
         usual, logits, _ = self.on(x, mixed)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
-from advmix_cli import draws, graphs
-from advmix_cli.attacks import batches
-from advmix_cli.attacks.common import frozen, gradient, lengths
+from advmix_cli import graphs
+from advmix_cli.attacks.pgd import Bounds, step
+from advmix_cli.attacks.run import in_parts, starts
 from advmix_cli.graphs import Tensors
 from advmix_cli.methods.base import Batch, Tensor
-from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -41,31 +39,20 @@ def ascend(
             x_adv = (x + (x_adv + alpha * slope.sign() - x).clamp(-eps, eps)).clamp(0, 1)
     """
     if start is None:
-        start = x
-        if threat.random_start:
-            noise = draws.in_ball(batch.index, tuple(x.shape[1:]), threat.norm, batch.seed, "start")
-            start = (x + noise * threat.eps).clamp(0, 1)
-    size = batches.on_cpu(len(x), None) if x.device.type == "cpu" else len(x)
+        noise = starts(batch.index, x.shape[1:], threat, batch.seed)
+        start = x if noise is None else (x + noise * threat.eps).clamp(0, 1)
 
-    def step(*, x_adv: Tensor, x: Tensor, known: Tensor, eps: float | Tensor, alpha: float | Tensor) -> Tensors:
-        slope, _, _ = gradient(model, x_adv, lambda logits: objective(logits, known), threat.precision)
-        if threat.norm == "linf":
-            moved = (x_adv + slope.sign() * alpha - x).clamp(-eps, eps)  # type: ignore[arg-type]
-        else:
-            moved = x_adv + slope / lengths(slope) * alpha - x
-            moved = moved * (eps / lengths(moved)).clamp(max=1)
-        return {"x_adv": (x + moved).clamp(0, 1)}
+    def one(*, x_adv: Tensor, x: Tensor, known: Tensor, eps: float | Tensor, alpha: float | Tensor) -> Tensors:
+        return {"x_adv": step(model, x_adv, x, lambda said: objective(said, known), threat, Bounds(eps, alpha))[0]}
 
     size_of_steps = {"eps": threat.eps, "alpha": threat.step_size}
 
-    def part(begin: int) -> Tensor:
-        these = slice(begin, begin + size)
+    def part(these: slice) -> Tensor:
         x_adv, recorded = start[these], graphs.of(model, x.device)
         for _ in range(threat.steps):
             given: dict[str, Any] = {"x_adv": x_adv, "x": x[these], "known": known[these], **size_of_steps}
-            found = step(**given) if recorded is None else recorded(("ascend", key, threat.norm), step, **given)
+            found = one(**given) if recorded is None else recorded(("ascend", key, threat.norm), one, **given)
             x_adv = found["x_adv"]
         return x_adv
 
-    with frozen(model):
-        return torch.cat(list(side_by_side(part, range(0, len(x), size), x.device)))
+    return in_parts(model, x, part)

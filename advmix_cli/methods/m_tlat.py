@@ -8,8 +8,7 @@ import torch
 
 from advmix_cli import draws
 from advmix_cli.attacks.common import frozen, gradient, lengths, objective
-from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
-from advmix_cli.mixing import mix
+from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change, mixture
 
 
 class MTlat(Adversarial):
@@ -27,8 +26,7 @@ class MTlat(Adversarial):
         """The mixture, and the step."""
         threat, draw = self.adversary.at(batch.done), batch.draw()
         assert draw is not None
-        x, targets = batch.x, self.targets(batch.y)
-        x, targets = mix(x, x[draw.perm], draw.lam), mix(targets, targets[draw.perm], draw.lam)
+        x, targets = mixture(batch.x, self.targets(batch.y), draw)
         step = 1 + (draws.uniform(batch.index, (1,), batch.seed, "target")[:, 0] * (self.classes - 1)).long()
         target = (batch.y + step) % self.classes
         with frozen(self.model):
