@@ -11,7 +11,7 @@ from advmix_cli.errors import known_name
 from advmix_cli.names import portable, short_arch, short_name
 from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
-from advmix_cli.ways import AUGMENTS, METHODS, MIX_ORDERS, MIXES, Method
+from advmix_cli.ways import AUGMENTS, INFERENCES, METHODS, MIX_ORDERS, MIXES, Inference, Method
 
 LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
@@ -58,6 +58,11 @@ def check_sigma(sigma: float, classes: int) -> None:
         f"--soft-label {sigma:g} leaves the right class 1 - {classes - 1} x {sigma:g}, no more than each wrong one",
         f"with {classes} classes sigma must be at least 0 and below {1 / classes:g}",
     )
+
+
+def _options(value: Any) -> tuple[tuple[str, float], ...]:
+    """What a way was told, from plain values."""
+    return tuple((str(option), float(number)) for option, number in value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,7 @@ class Adversary(Settings):
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
         if name == "options":
-            return tuple((str(option), float(number)) for option, number in value)
+            return _options(value)
         return Threat.from_dict(value) if name == "threat" else super()._read(name, value)
 
     @property
@@ -304,10 +309,34 @@ class Certificate(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class Inferring(Settings):
+    """How verdicts are come to: the `way`, see `ways.INFERENCES`, and `options` all that it may be told."""
+
+    way: str
+    options: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        known_name(self.way, INFERENCES, "inference")
+        self.declared.check(dict(self.options))
+
+    @classmethod
+    def _read(cls, name: str, value: Any) -> Any:
+        return _options(value) if name == "options" else super()._read(name, value)
+
+    @property
+    def declared(self) -> Inference:
+        """What is known of its way."""
+        return INFERENCES[self.way]
+
+    def __str__(self) -> str:
+        return ", ".join([self.declared.title, *(f"{name} {number(value)}" for name, value in self.options)])
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalSettings(_OnImages):
     """Everything that, beside the models and caches, changes an evaluation.
 
-    `audited` is the threat of an audit, `certified` what is to be proved.
+    `audited` is the threat of an audit, `certified` what is to be proved, `inference` None the network's own verdict.
     """
 
     dataset: str
@@ -317,11 +346,18 @@ class EvalSettings(_OnImages):
     seed: int = 0
     audited: Threat | None = None
     certified: Certificate | None = None
+    inference: Inferring | None = None
 
     def __post_init__(self) -> None:
         known_name(self.split, SPLITS, "split")
         require_positive(self, "limit")
         check_seed(self.seed)
+        for what, asked in (("--audit", self.audited), ("--certify", self.certified)):
+            require(
+                asked is None or self.inference is None,
+                f"{what} is of the network itself, and --inference draws at random around it",
+                "leave one of them out",
+            )
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
@@ -329,9 +365,12 @@ class EvalSettings(_OnImages):
             return tuple(Threat.from_dict(each) for each in value)
         if name == "certified" and value is not None:
             return Certificate.from_dict(value)
+        if name == "inference" and value is not None:
+            return Inferring.from_dict(value)
         return Threat.from_dict(value) if name == "audited" and value is not None else super()._read(name, value)
 
     def versions(self) -> dict[str, int]:
-        """Of the audit and of the bounds, where there are any."""
-        bounds = {"bounds": BOUNDS_VERSION} if self.certified else {}
-        return bounds | ({"audit": AUDIT} if self.audited else {})
+        """Of the audit, the bounds and the inference, where there are any."""
+        found = {"bounds": BOUNDS_VERSION} if self.certified else {}
+        found |= {self.inference.way: self.inference.declared.version} if self.inference else {}
+        return found | ({"audit": AUDIT} if self.audited else {})

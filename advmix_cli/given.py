@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OF_COMMANDS = frozenset(
     {
         "dataset", "image_size", "split", "limit", "arch", "arch_arg", "normalize", "weights", "init", "untrained",
-        "name", "models", "samples", "report", "fail_on", "verbose",
+        "name", "models", "samples", "report", "fail_on", "verbose", "inference", "inference_arg",
     }
 )  # fmt: skip
 """What requests ask of data, networks and the store, which here are the arguments themselves."""

@@ -1,4 +1,4 @@
-"""The ways of adversarial training, each declared once. Needs no torch.
+"""The ways of adversarial training and of inference, each declared once. Needs no torch.
 
 A new way is a file in `methods/` and an entry in `METHODS`: its options, help, completion, label and key follow.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.settings import fraction, require
@@ -32,31 +32,23 @@ class Option:
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """One way: what it is called, learns and may be told.
+class Way:
+    """What can be chosen by its name and told numbers: what it is called, and where it was published.
 
-    `source` is its class, as module:class, `reference` where it was published. `attacks`: it runs PGD on each batch, so
-    steps, alpha and the random start mean something. `mixes` are those it can be combined with, the first of them the
-    usual one. `certified`: it learns bounds, so the middle of the bracket chooses its epoch. `fresh`: it begins from
-    fresh weights where nothing is said. `guarded`: it may overfit to its one step, which is watched and undone.
-    `settings` are those of the recipe that are other than PGD's. `version` grows when the same settings come to other
-    weights.
+    `source` is its class, as module:class. `version` grows when the same settings come to another result.
     """
+
+    option: ClassVar[str]
+    """How the command line has its options."""
 
     name: str
     title: str
     reference: str
     source: str
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
-    attacks: bool = True
-    mixes: tuple[str, ...] = MIXES
-    certified: bool = False
-    fresh: bool = False
-    guarded: bool = False
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     version: int = 1
 
-    def read(self, given: Sequence[str], small_grey: bool) -> tuple[tuple[str, float], ...]:
+    def read(self, given: Sequence[str], small_grey: bool = False) -> tuple[tuple[str, float], ...]:
         """All its options, with those `given` as KEY=VALUE. Raises UsageError for what it cannot be told."""
         values = {
             name: option.usual if option.small_grey is None or not small_grey else option.small_grey
@@ -64,25 +56,55 @@ class Method:
         }
         for text in given:
             name, equals, value = text.partition("=")
-            require(bool(equals), f"--method-arg {text} is no KEY=VALUE", "for example --method-arg beta=6")
-            if not self.options:
-                raise UsageError(f"{self.name} takes no --method-arg", "see advmix methods")
+            example = next(iter(self.options), "")
+            hint = f"for example {self.option} {example}={self.options[example].usual:g}" if example else ""
+            require(bool(self.options), f"{self.name} takes no {self.option}", "leave it out")
+            require(bool(equals), f"{self.option} {text} is no KEY=VALUE", hint)
             known_name(name, self.options, "option")
             try:
                 values[name] = fraction(value)
             except ValueError as error:
-                raise UsageError(f"--method-arg {text}: {error}", "for example --method-arg beta=6") from None
+                raise UsageError(f"{self.option} {text}: {error}", hint) from None
         return tuple(sorted(values.items()))
 
     def check(self, options: Mapping[str, float]) -> None:
         """Raise UsageError for options that are not its own or out of their range."""
-        require(set(options) == set(self.options), f"those are no options of {self.name}", "see advmix methods")
+        require(set(options) == set(self.options), f"those are no options of {self.name}", f"see {self.option} in help")
         for name, option in self.options.items():
             require(
                 option.low <= options[name] <= option.high,
-                f"--method-arg {name} must be from {option.low:g} to {option.high:g}, not {options[name]:g}",
+                f"{self.option} {name} must be from {option.low:g} to {option.high:g}, not {options[name]:g}",
                 option.help,
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(Way):
+    """A way of adversarial training.
+
+    `attacks`: it runs PGD on each batch, so steps, alpha and the random start mean something. `mixes` are those it can
+    be combined with, the first of them the usual one. `certified`: it learns bounds, so the middle of the bracket
+    chooses its epoch. `fresh`: it begins from fresh weights where nothing is said. `guarded`: it may overfit to its one
+    step, which is watched and undone. `settings` are those of the recipe that are other than PGD's.
+    """
+
+    option: ClassVar[str] = "--method-arg"
+
+    attacks: bool = True
+    mixes: tuple[str, ...] = MIXES
+    certified: bool = False
+    fresh: bool = False
+    guarded: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference(Way):
+    """A way to come to a verdict. `others`: it mixes with images of other classes than the predicted one."""
+
+    option: ClassVar[str] = "--inference-arg"
+
+    others: bool = False
 
 
 _HERE = "advmix_cli.methods"
@@ -149,6 +171,25 @@ METHODS = {
             {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
             settings=_CERTIFIED | {"steps": 3},
+        ),
+    )
+}  # fmt: skip
+
+_AT = "advmix_cli.inference:MixupInference"
+_SHARE = Option("share of the image itself in each mixture", 0.5, low=0.01, high=1.0)
+_EOT = Option("draws of partners that the attack goes through, each of other images", 4, low=1, high=1000)
+
+INFERENCES = {
+    way.name: way
+    for way in (
+        Inference(
+            "mi-pl", "mixup inference with the predicted label", "Pang et al. 2020", _AT,
+            {"lam": _SHARE, "samples": Option("images that each is mixed with", 10, low=1, high=1000), "eot": _EOT},
+        ),
+        Inference(
+            "mi-ol", "mixup inference with other labels", "Pang et al. 2020", _AT,
+            {"lam": _SHARE, "samples": Option("images that each is mixed with", 30, low=1, high=1000), "eot": _EOT},
+            others=True,
         ),
     )
 }  # fmt: skip

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advmix_cli import config, presets, settings
-from advmix_cli.config import Adversary, AttackSettings, Certificate, EvalSettings, TrainSettings
+from advmix_cli.config import Adversary, AttackSettings, Certificate, EvalSettings, Inferring, TrainSettings
 from advmix_cli.errors import UsageError
 from advmix_cli.settings import Settings
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS, Threat
-from advmix_cli.ways import METHODS
+from advmix_cli.ways import INFERENCES, METHODS
 
 TRAIN = presets.train_settings("default", "mnist", "lenet5")
 ATTACK = AttackSettings("default", "mnist", "test", None, Threat())
@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "variant": "as-run", "limit": 7, "per_class": 7, "threat": Threat(eps=0.1), "threats": (Threat(eps=0.1),),
     "adversary": Adversary(Threat()), "policy": "partial-pgd", "mode": "train", "alpha": 0.07, "audited": Threat(),
     "certified": Certificate(0.1), "augment": "idbh", "bounds": "ibp", "mix_order": "mix-attack",
+    "inference": Inferring("mi-pl", INFERENCES["mi-pl"].read(())),
 }  # fmt: skip
 """Another value for every field that is no number."""
 

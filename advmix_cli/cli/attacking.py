@@ -13,6 +13,7 @@ from advmix_cli.cli.base import asked, carry_out, reference, references
 from advmix_cli.cli.values import complete
 from advmix_cli.config import BOUNDS
 from advmix_cli.errors import UsageError
+from advmix_cli.ways import INFERENCES
 
 if TYPE_CHECKING:
     from advmix_cli import requests
@@ -112,6 +113,25 @@ def evaluate(
             help="With --certify: ibp (intervals), crown (linear bounds), or best (whichever proves an image).",
             show_default="best",
             autocompletion=complete(*BOUNDS),
+        ),
+    ] = None,
+    inference: Annotated[
+        str | None,
+        typer.Option(
+            "--inference",
+            help=f"Verdicts from mixtures with training images, by {' or '.join(INFERENCES)}; attacked by EOT.",
+            show_default=False,
+            autocompletion=complete(*INFERENCES),
+        ),
+    ] = None,
+    inference_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--inference-arg",
+            metavar="KEY=VALUE",
+            help="What it may be told: " + ", ".join(dict.fromkeys(o for w in INFERENCES.values() for o in w.options)),
+            show_default=False,
+            autocompletion=complete(*dict.fromkeys(f"{o}=" for w in INFERENCES.values() for o in w.options)),
         ),
     ] = None,
     fail_on: Annotated[

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import models, presets
-from advmix_cli.config import AttackSettings, Certificate, EvalSettings
+from advmix_cli.config import AttackSettings, Certificate, EvalSettings, Inferring
 from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import NotFoundError, UsageError, known_name
 from advmix_cli.names import full_name, parted
 from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result
+from advmix_cli.settings import require
 from advmix_cli.threats import NORMS, OPTIONS, Threat
+from advmix_cli.ways import INFERENCES
 from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.references import (
     ModelRef,
@@ -156,6 +158,8 @@ class Evaluate(_Attacked):
     audit: bool = False
     certify: bool = False
     bounds: str | None = None
+    inference: str | None = None
+    inference_arg: Sequence[str] = ()
     fail_on: str | None = None
     report: Path | None = None
 
@@ -186,12 +190,20 @@ class Evaluate(_Attacked):
             seed=self.seed,
             audited=presets.threat("default", info, norm=self.norm, eps=self.eps) if self.audit else None,
             certified=self.certificate(info) if self.certify else None,
+            inference=self._inferring(),
         )
 
     def certificate(self, info: DatasetInfo) -> Certificate:
         """What is to be proved of such images."""
         eps = presets.usual_eps(info, known_name(self.norm, NORMS, "norm")) if self.eps is None else self.eps
         return Certificate(eps, self.norm, self.bounds or "best")
+
+    def _inferring(self) -> Inferring | None:
+        if self.inference is None:
+            require(not self.inference_arg, "--inference-arg goes with --inference", "add --inference mi-pl")
+            return None
+        way = INFERENCES[known_name(self.inference, INFERENCES, "inference")]
+        return Inferring(way.name, way.read(self.inference_arg))
 
     def _check(self) -> None:
         known_name(self.preset, presets.PRESETS, "preset")

@@ -131,7 +131,16 @@ class _Model:
         self._session, self._model, self._images, self._settings = session, model, images, settings
         self._state, self._progress = state, progress
         self._device, self._score = images.y.device, evaluation.score
-        self._net = load_model(model, self._device)
+        self._net = self._target = load_model(model, self._device)
+        way = settings.inference
+        if way is not None:
+            from advmix_cli import inference
+
+            pool = session.images(settings.dataset, "train")
+            self._net, self._target = inference.through(
+                self._net, pool.x, pool.y, len(pool.info.classes), dict(way.options),
+                others=way.declared.others, seed=settings.seed,
+            )  # fmt: skip
         self.size = batches.suitable(self._net, images.x, session.batch_size)
         self.clean = self._score(self._net, images.x, images.y, batch_size=self.size, on_batch=progress)
         self._attacked: dict[Threat, AttackedSet] = {}
@@ -226,19 +235,28 @@ class _Model:
 
         images, progress = self._images, self._progress
         job = f"{self._model.function} {threat.label}"
-        return attacks.attack_set(
-            self._net,
+        found = attacks.attack_set(
+            self._target,
             images.x,
             images.y,
             threat,
             batch_size=self._session.batch_size,
             seed=self._settings.seed,
+            images=self._target is not self._net,
             pieces=self._state.of(job),
             on_images=progress,
             on_standing=lambda n: progress.about(f"{n} still robust"),
             on_part=part_line(progress, len(images), threat, f"{self._model.label}, "),
             on_piece=lambda piece: self._state.add(job, piece),
         )
+        if found.x_adv is None:
+            return found
+        # What was attacked drew other partners than what judges: an image stands if it is right in both.
+        judged = self._score(self._net, found.x_adv.to(self._device), images.y, batch_size=self.size).correct
+        after = {
+            part: then._replace(right=then.right & judged & self.clean.correct) for part, then in found.after.items()
+        }
+        return dataclasses.replace(found, after=after)
 
 
 def _cell(correct: torch.Tensor, losses: torch.Tensor, **more: Any) -> Cell:

@@ -93,6 +93,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
     lines = []
     columns = list(zip(evaluation.met, evaluation.columns, strict=True))
     models = list(zip(evaluation.models, evaluation.rows, strict=True))
+    if evaluation.settings.inference is not None:
+        lines.append(f"verdicts by {evaluation.settings.inference}: drawn at random, and no claim of robustness")
     for on, column in columns:
         if column.threat is not None:
             against = f"made against {evaluation.source(column.source)}" if column.source else "white-box"
