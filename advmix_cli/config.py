@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from advmix_cli.errors import known_name
 from advmix_cli.names import portable, short_arch, short_name
 from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
-from advmix_cli.ways import AUGMENTS, INFERENCES, METHODS, MIX_ORDERS, MIXES, Inference, Method
+from advmix_cli.ways import AUGMENTS, INFERENCES, METHODS, MIX_ORDERS, MIXES, Inference, Method, Way
 
 LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
@@ -65,6 +66,12 @@ def _options(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple((str(option), float(number)) for option, number in value)
 
 
+def _told(way: Way, identity: dict[str, Any], options: Mapping[str, float]) -> dict[str, Any]:
+    """An identity in which an option at its usual value leaves the key as it was."""
+    told = [list(each) for each in way.unusual(options)]
+    return {name: value for name, value in identity.items() if name != "options"} | ({"options": told} if told else {})
+
+
 @dataclasses.dataclass(frozen=True)
 class Adversary(Settings):
     """How adversarial training attacks each batch before it learns from it.
@@ -92,6 +99,7 @@ class Adversary(Settings):
         known_name(self.mode, MODES, "mode")
         known_name(self.method, METHODS, "method")
         known_name(self.mix_order, MIX_ORDERS, "mix order")
+        object.__setattr__(self, "options", self.declared.filled(dict(self.options)))
         self.declared.check(dict(self.options))
         require(0 <= self.awp <= 1, f"--awp must be from 0 to 1, not {self.awp}", "try --awp 0.01")
         for name, value, usual in (("policy", self.policy, "normal"), ("mix-order", self.mix_order, "attack-mix")):
@@ -122,6 +130,17 @@ class Adversary(Settings):
         if name == "options":
             return _options(value)
         return Threat.from_dict(value) if name == "threat" else super()._read(name, value)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from others."""
+        return _told(self.declared, super().identity(), dict(self.options))
+
+    @property
+    def against(self) -> str:
+        """What it learns to withstand: an attack, or a ball alone."""
+        if self.declared.attacks:
+            return f"{self.threat}, policy {self.policy}"
+        return f"{self.threat.norm} eps {number(self.threat.eps)}"
 
     @property
     def declared(self) -> Method:
@@ -317,7 +336,12 @@ class Inferring(Settings):
 
     def __post_init__(self) -> None:
         known_name(self.way, INFERENCES, "inference")
+        object.__setattr__(self, "options", self.declared.filled(dict(self.options)))
         self.declared.check(dict(self.options))
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from others."""
+        return _told(self.declared, super().identity(), dict(self.options))
 
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:

@@ -67,6 +67,14 @@ class Way:
                 raise UsageError(f"{self.option} {text}: {error}", hint) from None
         return tuple(sorted(values.items()))
 
+    def filled(self, options: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+        """Those, and for options that came later what was done before they did, which is their usual value."""
+        return tuple(sorted(({name: option.usual for name, option in self.options.items()} | dict(options)).items()))
+
+    def unusual(self, options: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+        """Those that are not at their usual value."""
+        return tuple((name, value) for name, value in sorted(options.items()) if value != self.options[name].usual)
+
     def check(self, options: Mapping[str, float]) -> None:
         """Raise UsageError for options that are not its own or out of their range."""
         require(set(options) == set(self.options), f"those are no options of {self.name}", f"see {self.option} in help")

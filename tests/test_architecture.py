@@ -38,7 +38,7 @@ LAYERS = [
         "advmix_cli.optimizing",
         "advmix_cli.artifacts",
     },
-    {"advmix_cli.evaluation", "advmix_cli.bounds"},
+    {"advmix_cli.evaluation", "advmix_cli.bounds", "advmix_cli.inference"},
     {"advmix_cli.methods"},
     {"advmix_cli.training", "advmix_cli.auditing"},
     {"advmix_cli.workflows"},

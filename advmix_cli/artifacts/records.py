@@ -21,6 +21,7 @@ from advmix_cli.errors import AdvmixError, DamagedError
 from advmix_cli.names import is_full_name
 from advmix_cli.settings import SCHEMA, Settings, canonical_json, digest
 from advmix_cli.threats import Threat
+from advmix_cli.ways import METHODS
 
 Record = dict[str, Any]
 
@@ -137,7 +138,7 @@ _MADE = {
 }  # fmt: skip
 _LINEAGE = {
     "name": NAME, "weights": _one_of("best", "last", "ema"), "digest": HEX, "arch": ARCH, "trained_against?": THREAT,
-    "path?": str,
+    "method?": _one_of(*METHODS), "path?": str,
 }  # fmt: skip
 _UNTRAINED = {"name": NAME, "weights": "untrained", "seed": COUNT, "arch": ARCH}
 _RUN = {"id": _text(r"[0-9a-f]{16,64}"), "seeds": [COUNT]}

@@ -24,7 +24,7 @@ def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("begun from", init),
         ("trained by", _way(trained_with)),
-        ("trained against", f"{trained_with.threat}, policy {trained_with.policy}"),
+        ("trained against", trained_with.against),
         (
             "largest change",
             f"linf {metrics['linf_max']:.6f} (pixel units) in training"

@@ -87,6 +87,7 @@ class ModelRef:
         """What is written down of it in things made from it."""
         adversary = (self.record.get("settings") or {}).get("adversary")
         against = {"trained_against": adversary["threat"]} if adversary else {}
+        method = {"method": adversary["method"]} if adversary and adversary.get("method", "pgd") != "pgd" else {}
         where = self.label.partition("@")[0] if self.label.startswith(zoo.PREFIX) else str(self.path.absolute())
         elsewhere = {} if self.stored else {"path": where}
         return {
@@ -95,6 +96,7 @@ class ModelRef:
             "digest": self.digest,
             "arch": self.arch,
             **against,
+            **method,
             **elsewhere,
         }
 

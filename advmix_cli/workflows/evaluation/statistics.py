@@ -10,14 +10,20 @@ from advmix_cli.results import Table, accuracy
 from advmix_cli.settings import number
 from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
 from advmix_cli.threats import Threat
+from advmix_cli.ways import METHODS
 from advmix_cli.workflows.evaluation.record import Column, Evaluation, Row
 
 _NOISE = 0.05
 
 
-def threat_of(row: Row) -> Threat:
-    """What the model was trained against."""
-    return Threat.from_dict(row.lineage["trained_against"])
+def trained(row: Row) -> str:
+    """What the model was trained against, or by which method; empty for standard training."""
+    if "trained_against" not in row.lineage:
+        return ""
+    threat, method = Threat.from_dict(row.lineage["trained_against"]), METHODS[row.lineage.get("method", "pgd")]
+    if method.name == "pgd":
+        return f"trained against {threat}"
+    return f"trained by {method.name} ({method.title}) for {threat.norm} eps {number(threat.eps)}"
 
 
 def sizes(evaluation: Evaluation) -> str:

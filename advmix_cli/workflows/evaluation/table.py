@@ -102,8 +102,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
             lines.append(f"{on}: {column.threat}{then}, {against}")
     for model, row in models:
         lines += [f"{model} is {row.lineage['name']}"] if model != row.lineage["name"] else []
-        if "trained_against" in row.lineage:
-            lines.append(f"{model}: trained against {statistics.threat_of(row)}")
+        how = statistics.trained(row)
+        lines += [f"{model}: {how}"] if how else []
     for (model, _), cells in zip(models, evaluation.cells, strict=True):
         for (on, column), cell in zip(columns, cells, strict=True):
             if column.further:
