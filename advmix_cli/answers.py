@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import config
+from advmix_cli import config, judging
 from advmix_cli.results import accuracy as told
 from advmix_cli.settings import plain
 from advmix_cli.statistics import wilson
@@ -95,7 +95,7 @@ class Proved:
     not exceed there.
     """
 
-    certificate: config.Certificate
+    certificate: judging.Certificate
     right: torch.Tensor
     margin: torch.Tensor
     losses: torch.Tensor

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from advmix_cli.auditing import Audit
-    from advmix_cli.config import Certificate
+    from advmix_cli.judging import Certificate
     from advmix_cli.workflows.session import Reporter, Session
 
     Array = torch.Tensor | np.ndarray

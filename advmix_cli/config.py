@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from advmix_cli.errors import known_name
+from advmix_cli.judging import Certificate, Inferring
 from advmix_cli.names import portable, short_arch, short_name
 from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
-from advmix_cli.ways import AUGMENTS, INFERENCES, METHODS, MIX_ORDERS, MIXES, Inference, Method, Way
+from advmix_cli.ways import AUGMENTS, METHODS, MIX_ORDERS, MIXES, Method, options_of, told
 
 LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
@@ -20,7 +20,6 @@ SCHEDULES = ("constant", "steps", "one-cycle", "flat-cosine")
 SPLITS = ("test", "train")
 POLICIES = ("normal", "partial-pgd")
 MODES = ("eval", "train")
-BOUNDS = ("best", "ibp", "crown")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 256
@@ -59,17 +58,6 @@ def check_sigma(sigma: float, classes: int) -> None:
         f"--soft-label {sigma:g} leaves the right class 1 - {classes - 1} x {sigma:g}, no more than each wrong one",
         f"with {classes} classes sigma must be at least 0 and below {1 / classes:g}",
     )
-
-
-def _options(value: Any) -> tuple[tuple[str, float], ...]:
-    """What a way was told, from plain values."""
-    return tuple((str(option), float(number)) for option, number in value)
-
-
-def _told(way: Way, identity: dict[str, Any], options: Mapping[str, float]) -> dict[str, Any]:
-    """An identity in which an option at its usual value leaves the key as it was."""
-    told = [list(each) for each in way.unusual(options)]
-    return {name: value for name, value in identity.items() if name != "options"} | ({"options": told} if told else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +116,12 @@ class Adversary(Settings):
     @classmethod
     def _read(cls, name: str, value: Any) -> Any:
         if name == "options":
-            return _options(value)
+            return options_of(value)
         return Threat.from_dict(value) if name == "threat" else super()._read(name, value)
 
     def identity(self) -> dict[str, Any]:
         """What tells these settings from others."""
-        return _told(self.declared, super().identity(), dict(self.options))
+        return told(self.declared, super().identity(), dict(self.options))
 
     @property
     def against(self) -> str:
@@ -298,62 +286,6 @@ class AttackSettings(_OnImages):
     def label(self) -> str:
         """The readable part of the cache's name."""
         return f"{short_name(self.dataset)}-{self.split}-{self.threat.label}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Certificate(Settings):
-    """What is to be proved, and by which `bounds`: that a network is right everywhere within `eps` of an image."""
-
-    eps: float
-    norm: str = "linf"
-    bounds: str = "best"
-
-    def __post_init__(self) -> None:
-        known_name(self.bounds, BOUNDS, "bounds")
-        Threat(norm=self.norm, eps=self.eps)  # says what is wrong with either
-
-    @property
-    def label(self) -> str:
-        """A short name for tables."""
-        norm = [] if self.norm == "linf" else [self.norm]
-        return "-".join(["certified", *norm, number(self.eps, exact=True).replace("/", "_")])
-
-    def __str__(self) -> str:
-        return f"proved in {self.norm} eps {number(self.eps)}, bounds {self.bounds}"
-
-    def holds_against(self, threat: Threat | None) -> bool:
-        """Whether what is proved leaves nothing to find for that threat."""
-        standard = threat is not None and threat.variant == "standard"
-        return standard and threat is not None and threat.norm == self.norm and threat.eps <= self.eps
-
-
-@dataclasses.dataclass(frozen=True)
-class Inferring(Settings):
-    """How verdicts are come to: the `way`, see `ways.INFERENCES`, and `options` all that it may be told."""
-
-    way: str
-    options: tuple[tuple[str, float], ...]
-
-    def __post_init__(self) -> None:
-        known_name(self.way, INFERENCES, "inference")
-        object.__setattr__(self, "options", self.declared.filled(dict(self.options)))
-        self.declared.check(dict(self.options))
-
-    def identity(self) -> dict[str, Any]:
-        """What tells these settings from others."""
-        return _told(self.declared, super().identity(), dict(self.options))
-
-    @classmethod
-    def _read(cls, name: str, value: Any) -> Any:
-        return _options(value) if name == "options" else super()._read(name, value)
-
-    @property
-    def declared(self) -> Inference:
-        """What is known of its way."""
-        return INFERENCES[self.way]
-
-    def __str__(self) -> str:
-        return ", ".join([self.declared.title, *(f"{name} {number(value)}" for name, value in self.options)])
 
 
 @dataclasses.dataclass(frozen=True)

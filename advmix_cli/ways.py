@@ -86,6 +86,17 @@ class Way:
             )
 
 
+def options_of(value: Any) -> tuple[tuple[str, float], ...]:
+    """What a way was told, from plain values."""
+    return tuple((str(option), float(number)) for option, number in value)
+
+
+def told(way: Way, identity: dict[str, Any], options: Mapping[str, float]) -> dict[str, Any]:
+    """An identity in which an option at its usual value leaves the key as it was."""
+    told = [list(each) for each in way.unusual(options)]
+    return {name: value for name, value in identity.items() if name != "options"} | ({"options": told} if told else {})
+
+
 @dataclasses.dataclass(frozen=True)
 class Method(Way):
     """A way of adversarial training.

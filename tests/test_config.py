@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advmix_cli import config, presets, settings
-from advmix_cli.config import Adversary, AttackSettings, Certificate, EvalSettings, Inferring, TrainSettings
+from advmix_cli.config import Adversary, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import UsageError
+from advmix_cli.judging import Certificate, Inferring
 from advmix_cli.settings import Settings
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS, Threat
 from advmix_cli.ways import INFERENCES, METHODS

@@ -10,8 +10,9 @@ from conftest import Run
 from torch import nn
 
 from advmix_cli import inference
-from advmix_cli.config import EvalSettings, Inferring
+from advmix_cli.config import EvalSettings
 from advmix_cli.errors import UsageError
+from advmix_cli.judging import Inferring
 from advmix_cli.threats import Threat
 from advmix_cli.ways import INFERENCES
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import data, models
-from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, Certificate, EvalSettings, TrainSettings
+from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.judging import Certificate
 from advmix_cli.names import is_full_name
 from advmix_cli.settings import SCHEMA, Settings, canonical_json, digest
 from advmix_cli.threats import Threat

@@ -13,9 +13,9 @@ from advmix_cli.attacks.common import frozen, to_float
 from advmix_cli.bounds import intervals, linear
 from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.trace import Traced, trace
-from advmix_cli.config import BOUNDS
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError, known_name
+from advmix_cli.judging import BOUNDS
 
 _OUTWARD = 1e-5
 """What the margins must exceed, as a share of the largest logit: more than a network's float32 rounds away."""

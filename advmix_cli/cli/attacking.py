@@ -11,8 +11,8 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, references
 from advmix_cli.cli.values import complete
-from advmix_cli.config import BOUNDS
 from advmix_cli.errors import UsageError
+from advmix_cli.judging import BOUNDS
 from advmix_cli.ways import INFERENCES
 
 if TYPE_CHECKING:

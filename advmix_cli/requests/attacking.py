@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import models, presets
-from advmix_cli.config import AttackSettings, Certificate, EvalSettings, Inferring
+from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import NotFoundError, UsageError, known_name
+from advmix_cli.judging import Certificate, Inferring
 from advmix_cli.names import full_name, parted
 from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result

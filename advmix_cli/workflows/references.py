@@ -90,15 +90,8 @@ class ModelRef:
         method = {"method": adversary["method"]} if adversary and adversary.get("method", "pgd") != "pgd" else {}
         where = self.label.partition("@")[0] if self.label.startswith(zoo.PREFIX) else str(self.path.absolute())
         elsewhere = {} if self.stored else {"path": where}
-        return {
-            "name": self.name,
-            "weights": self.which,
-            "digest": self.digest,
-            "arch": self.arch,
-            **against,
-            **method,
-            **elsewhere,
-        }
+        own = {"name": self.name, "weights": self.which, "digest": self.digest, "arch": self.arch}
+        return own | against | method | elsewhere
 
 
 def resolve_path(

@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli.config import Certificate, EvalSettings
+from advmix_cli.config import EvalSettings
 from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
+from advmix_cli.judging import Certificate
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
 from advmix_cli.workflows.evaluation.record import Cell, Column, Row

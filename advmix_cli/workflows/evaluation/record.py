@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import artifacts, files
-from advmix_cli.config import Certificate, EvalSettings
+from advmix_cli.config import EvalSettings
 from advmix_cli.errors import DamagedError
+from advmix_cli.judging import Certificate
 from advmix_cli.results import distinct
 from advmix_cli.results import shown as printable
 from advmix_cli.settings import SCHEMA, plain

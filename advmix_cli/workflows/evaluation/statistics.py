@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from advmix_cli.config import VERDICTS, Certificate
+from advmix_cli.config import VERDICTS
+from advmix_cli.judging import Certificate
 from advmix_cli.results import Table, accuracy
 from advmix_cli.settings import number
 from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
