@@ -33,6 +33,25 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
+def t_tail(t: float, degrees: int) -> float:
+    """How likely Student's t of so many degrees of freedom, at least 1, is above `t`, in [0,1]. Source: Student 1908.
+
+    With x = cos^2 of the angle whose tangent is t / sqrt(degrees) the integral is a finite sum.
+    """
+    angle = math.atan2(t, math.sqrt(degrees))
+    x, term, total = math.cos(angle) ** 2, 1.0, 0.0
+    if degrees % 2:
+        for k in range(1, degrees - 1, 2):  # cos, 2/3 cos^3, ...
+            term = term if k == 1 else term * (k - 1) / k * x
+            total += term
+        inner = angle + (math.sin(angle) * math.cos(angle) * total if degrees > 1 else 0.0)
+        return 0.5 - inner / math.pi
+    for k in range(0, degrees - 1, 2):
+        term = term if k == 0 else term * (k - 1) / k * x
+        total += term
+    return 0.5 - math.sin(angle) * total / 2
+
+
 def calibration_error(bins: Sequence[Sequence[float]]) -> float:
     """Expected calibration error in percent, from bins (images, mean confidence, share right): Guo et al. 2017."""
     total = sum(n for n, _, _ in bins)

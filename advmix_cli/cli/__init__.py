@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from advmix_cli._version import __version__
-from advmix_cli.cli import about, attacking, figures, store, training
+from advmix_cli.cli import about, attacking, experiments, figures, store, training
 from advmix_cli.cli.base import as_error, show_help
 from advmix_cli.errors import AdvmixError, StoppedError
 from advmix_cli.output import Output, prepare
@@ -43,6 +43,8 @@ for name, function in (
     ("attack", attacking.attack),
     ("eval", attacking.evaluate),
     ("import", training.import_),
+    ("run", experiments.run),
+    ("reproduce", experiments.reproduce),
 ):
     app.command(name)(function)
 app.add_typer(figures.app, name="visualize")

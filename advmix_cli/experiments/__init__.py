@@ -1,0 +1,122 @@
+"""Experiments as files: what to train, attack, evaluate and show, and the claims to be judged by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from advmix_cli import files
+from advmix_cli.errors import NotFoundError, UsageError, known_name
+from advmix_cli.results import Facts, Result, Table
+from advmix_cli.settings import plain
+from advmix_cli.workflows.session import Session
+
+LARGEST = 1 << 20
+"""Bytes of an experiment's file."""
+
+REPORT = "report.toml"
+EXAMPLE = "example.toml"
+
+
+def shipped(name: str) -> str:
+    """The text of an experiment that ships."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """`advmix run`: a file, at one of its scales. `only` are the tables and figures that are wanted, None: all."""
+
+    file: Path | None
+    scale: str | None = None
+    only: Sequence[str] | None = None
+    dataset: str | None = None
+    seeds: int | None = None
+    override: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dry_run: bool = False
+    keep_going: bool = False
+    out: Path | None = None
+    command: str = "advmix run"
+
+    def resolve(self, session: Session) -> Carrying:
+        """What is to be done; the file is read, and nothing is computed."""
+        from advmix_cli.experiments import plan, reading
+
+        name = REPORT if self.file is None else str(self.file)
+        text = shipped(REPORT) if self.file is None else _text(self.file)
+        experiment = reading.read(text, name, scale=self.scale, seeds=self.seeds, override=self.override)
+        only = self._only(experiment)
+        parts = plan.parts(experiment, only)
+        out = self.out or Path(f"{Path(name).stem}-{experiment.scale}" if experiment.scale else Path(name).stem)
+        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going, self.command)
+
+    def _only(self, experiment: Any) -> list[str] | None:
+        """The tables and figures that are wanted: by their ids, by the beginning of these, of one data set."""
+        if not self.only and self.dataset is None:
+            return None
+        known = [*experiment.tables, *experiment.pictures]
+        wanted = []
+        for name in self.only or ("",):
+            found = [id for id in known if not name or id == name or id.startswith(f"{name}-")]
+            wanted += found or [known_name(name, known, "table or figure")]
+        on = [id for id in wanted if self.dataset is None or experiment.dataset(id) == self.dataset]
+        if not on:
+            raise UsageError(f"none of these is on {self.dataset}", "leave --dataset out")
+        return list(dict.fromkeys(on))
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "give a TOML file; advmix run --init FILE writes an example")
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}", f"advmix run --init {path} writes an example")
+    try:
+        return files.read(path, LARGEST).decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}:1: the file is no text", "it must be TOML in UTF-8") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Carrying:
+    """An experiment that is to be carried out."""
+
+    experiment: Any
+    parts: list[Any]
+    only: Sequence[str] | None
+    out: Path
+    dry_run: bool
+    keep_going: bool
+    command: str
+
+    def carry_out(self, session: Session) -> Result:
+        """Do what is not done, and collect the figures."""
+        if self.dry_run:
+            return self._planned()
+        from advmix_cli.experiments import carrying, drawing, pages, writing
+
+        found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
+        data = writing.collected(self.experiment, found, self.parts, self.only)
+        data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        whole = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"
+        for name, content in (
+            ("results.json", whole), ("results.md", writing.markdown(data, self.command)),
+            ("results.html", pages.html(data, self.command, self.out)),
+        ):  # fmt: skip
+            session.store.write((self.out / name).absolute(), content.encode())
+        problem = next(iter(found.failed.values()), None)
+        where = Facts([("written to", str(self.out))])
+        return Result(
+            data | {"out": str(self.out)}, [str(self.out / "results.json")], [*writing.tables_of(data), where],
+            problem=problem,
+        )  # fmt: skip
+
+    def _planned(self) -> Result:
+        rows = [(str(i), part.kind, str(part)) for i, part in enumerate(self.parts, 1)]
+        parts = [{"kind": part.kind, "part": str(part), "needs": len(part.needs)} for part in self.parts]
+        table = Table(("part", "does", "what"), rows, right=("part",), note="nothing was done: --dry-run")
+        return Result({"parts": parts, "scale": self.experiment.scale}, [], [table])

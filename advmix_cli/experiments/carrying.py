@@ -1,0 +1,75 @@
+"""Carrying out parts: what the store has is not computed, what another process is at is left to it, nothing is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from advmix_cli.errors import AdvmixError, LockedError, StoppedError
+from advmix_cli.experiments.plan import Part
+from advmix_cli.experiments.shape import Cell
+from advmix_cli.workflows.evaluation import record
+from advmix_cli.workflows.evaluation.record import Evaluation
+from advmix_cli.workflows.session import Session
+
+_AGAIN_S = 0.5
+
+
+@dataclasses.dataclass
+class Found:
+    """What was made, by name: models, caches, evaluations, and why what is missing is."""
+
+    models: dict[Cell, str] = dataclasses.field(default_factory=dict)
+    caches: dict[tuple[str, Cell], str] = dataclasses.field(default_factory=dict)
+    evaluations: dict[tuple[str, Cell], Evaluation] = dataclasses.field(default_factory=dict)
+    failed: dict[Part, AdvmixError] = dataclasses.field(default_factory=dict)
+
+
+def carry_out(session: Session, parts: Sequence[Part], *, keep_going: bool = False) -> Found:
+    """Do all parts, each after those it needs; one that another process is at comes later.
+
+    With `keep_going` a part that fails takes with it only those that need it. Raises what the first failure raised.
+    """
+    found, left, number = Found(), list(parts), 0
+    while left:
+        ready = [part for part in left if not any(need in left for need in part.needs)]
+        for part in ready:
+            if any(need in found.failed for need in part.needs):
+                found.failed[part] = AdvmixError("what it needs failed", "see above")
+                left.remove(part)
+                continue
+            try:
+                with session.store.lock(f"part-{part.key}"):
+                    session.report.note(f"part {number + 1} of {len(parts)}: {part.kind} {part}")
+                    _carry_out(session, part, found)
+            except LockedError:
+                continue
+            except StoppedError:
+                raise
+            except AdvmixError as error:
+                if not keep_going:
+                    raise
+                session.report.warn(f"{part.kind} {part} failed: {error.message}")
+                found.failed[part] = error
+            left.remove(part)
+            number += 1
+            break
+        else:
+            if ready:
+                time.sleep(_AGAIN_S)
+    return found
+
+
+def _carry_out(session: Session, part: Part, found: Found) -> None:
+    result = part.request(found.models, found.caches).resolve(session).carry_out(session)
+    if result.problem is not None:
+        raise result.problem
+    if part.kind == "attack":
+        found.caches[part.id, part.cells[0]] = result.refs[0]
+    elif part.kind == "eval":
+        found.evaluations[part.id, part.cells[0]] = record.read(
+            session.store.path("evaluations", result.data["evaluation"])
+        )
+    else:
+        found.models |= dict(zip(part.cells, result.refs, strict=True))
