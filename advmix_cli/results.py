@@ -60,6 +60,13 @@ def share(percent: float, n: int) -> str:
     return f"{accuracy(round(percent * n / 100), n)} of {n}"
 
 
+def duration(seconds: float) -> str:
+    """So many seconds, for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def changes(change: Mapping[str, float]) -> str:
     """How far attacked images lie from their originals, for people: `linf_max` and `l2_max` in pixel units."""
     return f"linf {change['linf_max']:.6f}, l2 {change['l2_max']:.6f} (pixel units)"

@@ -132,10 +132,13 @@ _RAMP_END = Option("share of all steps after which it has grown to the whole eps
 _L1 = Option("factor of the sum of all weights' sizes in the loss", 0.0)
 _WIDER = Option("eps of the bounds in training, in the threat's eps", 1.0, low=0.1, high=4.0)
 _TIGHT = Option("factor of the regulariser of the bounds' tightness while eps grows", 0.5, high=100.0)
+_BOUNDED_LOSS = Option(
+    "q of the generalised cross-entropy once eps has grown: hopeless images count less; 0: cross-entropy", 0.0
+)
 _CERTIFIED: dict[str, Any] = {
     "optimizer": "adam", "lr": 2e-3, "schedule": "flat-cosine", "batch_size": 250, "epochs": 40, "validation": 1000,
 }  # fmt: skip
-_BOUNDED = {"warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1}
+_BOUNDED = {"warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1, "gce": _BOUNDED_LOSS}
 
 METHODS = {
     method.name: method

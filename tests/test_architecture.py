@@ -44,7 +44,7 @@ LAYERS = [
     {"advmix_cli.training", "advmix_cli.auditing"},
     {"advmix_cli.workflows"},
     {"advmix_cli.requests"},
-    {"advmix_cli.answers", "advmix_cli.given"},
+    {"advmix_cli.answers", "advmix_cli.given", "advmix_cli.experiments"},
     {"advmix_cli.api", "advmix_cli.cli"},
 ]
 """Lower first: a module imports from layers below its own, and never from beside it, packages from within excepted."""

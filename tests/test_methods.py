@@ -219,6 +219,32 @@ def test_bounds_grow_and_what_weighs_them() -> None:
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6), done
 
 
+@on_cpu
+@pytest.mark.parametrize("mix", ["none", "mixup"])
+def test_a_loss_that_hopeless_images_do_not_rule(mix: str) -> None:
+    """Of each image (1 - p^q) / q, p what the worst logits give the right class; cross-entropy until eps has grown."""
+    settings = told("ibp", mix=mix, method_arg=["gce=0.7", "ramp=0.5", "tight=0"])
+    model = network()
+    method = methods.chosen(model, settings, CLASSES)
+    centre = mixed(X) if mix == "mixup" else X
+
+    def each(labels: torch.Tensor, grown: bool) -> torch.Tensor:
+        eps = EPS if grown else method.grown(0.45) * EPS
+        p = worst(model, (centre - eps).clamp(0, 1), (centre + eps).clamp(0, 1), labels).softmax(1)
+        right = p.gather(1, labels[:, None])[:, 0]
+        return ((1 - right**0.7) / 0.7).mean() if grown else -right.log().mean()
+
+    for done, grown in ((0.45, False), (0.9, True)):
+        prepared = method.prepare(batch(mix, done))
+        loss, _, _ = method.loss(prepared.key, **prepared.inputs)
+        bounded = each(Y, grown)
+        bounded = LAM * bounded + (1 - LAM) * each(Y[PERM], grown) if mix == "mixup" else bounded
+        kappa = 0.0 if grown else 1 - method.grown(0.45)
+        targets = mixed(hot(Y)) if mix == "mixup" else hot(Y)
+        expected = (1 - kappa) * bounded + kappa * ce(model(centre), targets)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6), done
+
+
 def trained(settings: TrainSettings, **more: Any) -> training.Trained:
     splits = splits_of(images(60), images(30, split="test"), settings)
     return training.train(models.build("lenet5", 0).to(DEVICE), splits, settings, **more)

@@ -11,7 +11,7 @@ from typing import Any
 
 from advmix_cli import files
 from advmix_cli.errors import NotFoundError, UsageError, known_name
-from advmix_cli.results import Facts, Result, Table
+from advmix_cli.results import Facts, Result, Table, duration
 from advmix_cli.settings import plain
 from advmix_cli.workflows.session import Session
 
@@ -95,7 +95,7 @@ class Carrying:
     def carry_out(self, session: Session) -> Result:
         """Do what is not done, and collect the figures."""
         if self.dry_run:
-            return self._planned()
+            return self._planned(session)
         from advmix_cli.experiments import carrying, drawing, pages, writing
 
         found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
@@ -115,8 +115,25 @@ class Carrying:
             problem=problem,
         )  # fmt: skip
 
-    def _planned(self) -> Result:
-        rows = [(str(i), part.kind, str(part)) for i, part in enumerate(self.parts, 1)]
-        parts = [{"kind": part.kind, "part": str(part), "needs": len(part.needs)} for part in self.parts]
-        table = Table(("part", "does", "what"), rows, right=("part",), note="nothing was done: --dry-run")
-        return Result({"parts": parts, "scale": self.experiment.scale}, [], [table])
+    def _planned(self, session: Session) -> Result:
+        """Each part and how long it will take; of those in the store nothing."""
+        from advmix_cli.experiments import carrying
+        from advmix_cli.experiments.estimate import Estimate
+
+        left, rates = carrying.stored(session, self.parts).failed, Estimate(session, self.experiment)
+        with session.report.progress("measuring", len(self.parts), "parts") as progress:
+            seconds = []
+            for part in self.parts:
+                seconds.append(rates.seconds(part) if part in left else 0.0)
+                progress(1)
+        whole = list(zip(self.parts, seconds, strict=True))
+        rows = [
+            (str(i), part.kind, str(part), "in the store" if part not in left else duration(spent))
+            for i, (part, spent) in enumerate(whole, 1)
+        ]
+        note = f"in all {duration(sum(seconds))}, from rates measured now; nothing was done: --dry-run"
+        parts = [{"kind": part.kind, "part": str(part), "stored": part not in left, "seconds": round(spent, 3)}
+                 for part, spent in whole]  # fmt: skip
+        table = Table(("part", "does", "what", "takes about"), rows, right=("part", "takes about"), note=note)
+        data = {"parts": parts, "scale": self.experiment.scale, "seconds": round(sum(seconds), 1)}
+        return Result(data, [], [table], "without --dry-run it begins")

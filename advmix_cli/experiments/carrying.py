@@ -6,12 +6,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from advmix_cli.errors import AdvmixError, LockedError, StoppedError
+from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, StoppedError
 from advmix_cli.experiments.plan import Part
 from advmix_cli.experiments.shape import Cell
 from advmix_cli.workflows.evaluation import record
 from advmix_cli.workflows.evaluation.record import Evaluation
-from advmix_cli.workflows.session import Session
+from advmix_cli.workflows.session import Session, Silent
 
 _AGAIN_S = 0.5
 
@@ -58,6 +58,20 @@ def carry_out(session: Session, parts: Sequence[Part], *, keep_going: bool = Fal
         else:
             if ready:
                 time.sleep(_AGAIN_S)
+    return found
+
+
+def stored(session: Session, parts: Sequence[Part]) -> Found:
+    """What of the parts the store has; nothing is computed."""
+    found, alone = Found(), dataclasses.replace(session, stored_only=True, report=Silent())
+    for part in parts:
+        if any(need in found.failed for need in part.needs):
+            found.failed[part] = NotFoundError("what it needs is not there")
+            continue
+        try:
+            _carry_out(alone, part, found)
+        except NotFoundError as error:
+            found.failed[part] = error
     return found
 
 

@@ -23,7 +23,8 @@ def lines_of(text: str) -> dict[Path, int]:
             if header[1] == "[[":
                 counts[where] = counts.get(where, -1) + 1
                 where = (*where, counts[where])
-            found.setdefault(where, number)
+            for end in range(1, len(where) + 1):
+                found.setdefault(where[:end], number)
         elif depth <= 0 and (key := _KEY.match(line)):
             found.setdefault((*where, *_parts(key[1])), number)
         depth += _opened(line)

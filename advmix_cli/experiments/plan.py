@@ -171,13 +171,10 @@ class _Planning:
 
     def evaluation(self, evaluation: Measured, cell: Cell) -> Part:
         """One model's evaluation; it meets the caches of those that it agrees with."""
+        learned = self.experiment.learned
         caches = [
             (attack, other) for attack in evaluation.samples
             for other in cells_of(self.experiment, self.experiment.attacks[attack].of)
-            if cell.agrees(other) and self.dataset(cell) == self.dataset(other)
+            if cell.agrees(other) and learned(Of(cell.run, cell.known)) == learned(Of(other.run, other.known))
         ]  # fmt: skip
         return self.part("eval", evaluation, cell, caches)
-
-    def dataset(self, cell: Cell) -> Any:
-        run = self.experiment.runs[cell.run]
-        return cell.known.get("dataset", run.options.get("dataset"))

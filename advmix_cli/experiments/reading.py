@@ -14,17 +14,7 @@ from typing import Any
 from advmix_cli import requests
 from advmix_cli.errors import UsageError, nearest
 from advmix_cli.experiments import lines
-from advmix_cli.experiments.shape import (
-    Claim,
-    Experiment,
-    Figure,
-    Measured,
-    Of,
-    Picture,
-    Row,
-    Run,
-    Table,
-)
+from advmix_cli.experiments.shape import Claim, Experiment, Figure, Measured, Of, Picture, Row, Run, Table
 from advmix_cli.names import kind_of
 from advmix_cli.settings import fraction
 
@@ -133,12 +123,11 @@ class _Reader:
 
     def inside(self, path: lines.Path, value: str) -> None:
         """No file that a shared experiment names lies outside its folder."""
-        kind = kind_of(value) if ":" in value else ""
-        named = {"file": value.partition(":")[0], "folder": value.partition(":")[2], "npz": value.partition(":")[2]}
-        if kind in named and not Path(named[kind]).is_absolute():
-            base = Path(self.file).resolve().parent
-            if not (base / named[kind]).resolve().is_relative_to(base):
-                raise self.wrong(path, f"{value} lies outside the folder of the file", "copy it there")
+        before, _, behind = value.partition(":")
+        named = behind if kind_of(value) in ("folder", "npz") else before if before.endswith(".py") else ""
+        base = Path(self.file).resolve().parent
+        if named and not Path(named).is_absolute() and not (base / named).resolve().is_relative_to(base):
+            raise self.wrong(path, f"{value} lies outside the folder of the file", "copy it there")
 
     def of(self, path: lines.Path, value: Any) -> tuple[Of, ...]:
         """Cells of runs: a name, a table with `run` and `at`, or a list of those."""

@@ -158,8 +158,10 @@ class Experiment:
 
     def dataset(self, id: str) -> Any:
         """The data set of a table or picture."""
-        of = self.tables[id].rows[0].of if id in self.tables else self.pictures[id].of[0]
+        return self.learned(self.tables[id].rows[0].of if id in self.tables else self.pictures[id].of[0])
+
+    def learned(self, of: Of) -> Any:
+        """The data set of some cells: their own, else that of what they begin from."""
         run = self.runs[of.run]
-        while "dataset" not in run.options and isinstance(run.init, Of):
-            run = self.runs[run.init.run]
-        return of.at.get("dataset", run.options.get("dataset"))
+        own = of.at.get("dataset", run.options.get("dataset"))
+        return self.learned(run.init) if own is None and isinstance(run.init, Of) else own

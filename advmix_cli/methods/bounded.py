@@ -46,9 +46,12 @@ class Bounded(Adversarial):
         low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
         loss = cross_entropy(-margins(intervals of the network within low and high), soft_labels(y))
 
-    With mixup the ball is around the mixture, and the loss the mixture of the losses with either label. Batch norm is
-    bounded with its running statistics. `tight` weighs a regulariser while eps grows (Shi et al. 2021): the mean over
-    ReLUs of max(0, 0.5 - the images' mean radius / the mean radius there) / 0.5, times what is missing of eps.
+    With the option `gce`, q, that loss is the generalised cross-entropy from when eps has grown (Zhang and Sabuncu
+    2018): (1 - exp(-q * cross_entropy)) / q of each image, which does not grow without bound for those that cannot be
+    proved. With mixup the ball is around the mixture, and the loss the mixture of the losses with either label. Batch
+    norm is bounded with its running statistics. `tight` weighs a regulariser while eps grows (Shi et al. 2021): the
+    mean over ReLUs of max(0, 0.5 - the images' mean radius / the mean radius there) / 0.5, times what is missing of
+    eps.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, classes: int) -> None:
@@ -65,7 +68,7 @@ class Bounded(Adversarial):
         x_adv, low, high = self.around(dataclasses.replace(batch, x=centre), grown)
         inputs: dict[str, Value] = {
             "x": centre if x_adv is None else x_adv, "low": low, "high": high, "y": batch.y,
-            "kappa": self.kappa(grown), "tight": self.option["tight"] * (1 - grown),
+            "kappa": self.kappa(grown), "tight": self.option["tight"] * (1 - grown), "grown": grown,
         }  # fmt: skip
         return self.with_draw(inputs, draw, None if x_adv is None else change(centre, x_adv))
 
@@ -87,7 +90,18 @@ class Bounded(Adversarial):
         return (None, *intervals.Ball(batch.x, self.eps(grown)).box)
 
     def loss(
-        self, key: Any, *, x: Tensor, low: Tensor, high: Tensor, y: Tensor, kappa: Any, tight: Any, lam: Any, perm: Any
+        self,
+        key: Any,
+        *,
+        x: Tensor,
+        low: Tensor,
+        high: Tensor,
+        y: Tensor,
+        kappa: Any,
+        tight: Any,
+        grown: Any,
+        lam: Any,
+        perm: Any,
     ) -> Result:
         """Both parts of the loss, and the regularisers."""
         draw = self.drawn(key, lam, perm)
@@ -96,7 +110,7 @@ class Bounded(Adversarial):
         usual, logits, _ = self.on(x, mixed)
         assert self.network is not None
         values = intervals.forward(self.network, (low, high))
-        bounded = self._bounded(values, y, targets, draw)
+        bounded = self._bounded(values, y, targets, draw, grown)
         loss = kappa * usual + (1 - kappa) * bounded
         if self.option["tight"]:
             loss = loss + tight * self._loose(values)
@@ -105,13 +119,21 @@ class Bounded(Adversarial):
             loss = loss + self.option["l1"] * torch.stack([each.abs().sum() for each in weights]).sum()
         return loss, logits, mixed
 
-    def _bounded(self, values: list[Interval], y: Tensor, targets: Tensor, draw: Draw | None) -> Tensor:
-        assert self.network is not None
-        own = F.cross_entropy(-intervals.margins(self.network, values, y), targets)
+    def _bounded(self, values: list[Interval], y: Tensor, targets: Tensor, draw: Draw | None, grown: Any) -> Tensor:
+        own = self._worst(values, y, targets, grown)
         if draw is None:
             return own
-        other = F.cross_entropy(-intervals.margins(self.network, values, y[draw.perm]), targets[draw.perm])
-        return mix(own, other, draw.lam)
+        return mix(own, self._worst(values, y[draw.perm], targets[draw.perm], grown), draw.lam)
+
+    def _worst(self, values: list[Interval], y: Tensor, targets: Tensor, grown: Any) -> Tensor:
+        """The loss of the worst logits for those labels."""
+        assert self.network is not None
+        worst, q = -intervals.margins(self.network, values, y), self.option["gce"]
+        if not q:
+            return F.cross_entropy(worst, targets)
+        each = F.cross_entropy(worst, targets, reduction="none")
+        bounded = (1 - torch.exp(-q * each)) / q
+        return torch.where(torch.as_tensor(grown, device=each.device) < 1, each, bounded).mean()
 
     def _loose(self, values: list[Interval]) -> Tensor:
         assert self.network is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 from advmix_cli import files
 from advmix_cli._version import __version__
-from advmix_cli.errors import AdvmixError, DamagedError
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError
 from advmix_cli.store import SINGULAR
 from advmix_cli.workflows.session import Session
 
@@ -70,6 +70,7 @@ def make_once(
     if cached:
         _tidy(session, name)
     if record is None:
+        check_may_make(session, name)
         waiting = f"another process is making {name}: waiting for it"
         with session.store.lock(name, on_wait=lambda: session.report.note(waiting)):
             record = stored()
@@ -82,6 +83,12 @@ def make_once(
     with contextlib.suppress(AdvmixError) if cached else contextlib.nullcontext():  # a store may be read alone
         session.store.set_latest(kind, name)
     return record, cached
+
+
+def check_may_make(session: Session, name: str) -> None:
+    """Raise NotFoundError where only what is stored is wanted."""
+    if session.stored_only:
+        raise NotFoundError(f"{name} is not in the store", "it would have to be made", code="not-stored")
 
 
 def _tidy(session: Session, name: str) -> None:

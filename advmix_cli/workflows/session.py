@@ -85,6 +85,8 @@ class Session:
     force: bool = False
     command: str = ""
     skip_damaged: bool = False
+    stored_only: bool = False
+    """Nothing is made: what the store does not have is an error."""
     opened: dict[str, Opened] = dataclasses.field(default_factory=dict)
     """The data sets that were opened, by their full names."""
 

@@ -13,6 +13,7 @@ from advmix_cli import models
 from advmix_cli.config import TrainSettings
 from advmix_cli.results import Result, Table, share
 from advmix_cli.threats import Threat
+from advmix_cli.workflows.making import check_may_make
 from advmix_cli.workflows.session import Progress, Reporter, Session
 from advmix_cli.workflows.train import Begin, Plan, plan, train
 
@@ -40,6 +41,7 @@ def train_together(session: Session, runs: Sequence[Run], *, begin: Begin, verbo
         if session.force or not session.store.path("checkpoints", each.name).exists()
     }
     if missing:
+        check_may_make(session, next(iter(missing)))
         _train(session, list(missing.values()), begin, verbose)
     stored = dataclasses.replace(session, force=False)
     results = [train(stored, run.settings, run.alias, begin=begin).data for run in runs]
