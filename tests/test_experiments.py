@@ -183,6 +183,15 @@ def test_seeds_and_scales(file: Path) -> None:
     assert "epochs" not in reading.read(SMALL, "small.toml", scale="more").runs["plain"].options
 
 
+def test_a_scale_changes_one_part_or_all_of_a_command(file: Path) -> None:
+    text = SMALL.replace("[scale.more]", '[scale.smoke.evaluations.all]\nlimit = 7\nattack = ["pgd"]\n\n[scale.more]')
+    chosen = reading.read(text, "small.toml").evaluations["all"].options
+    assert (chosen["limit"], chosen["attack"]) == (7, ("pgd",))
+    assert reading.read(text, "small.toml", scale="more").evaluations["all"].options["attack"] == ("fgsm",)
+    with pytest.raises(UsageError, match="unknown key 'al'"):
+        reading.read(text.replace("evaluations.all]", "evaluations.al]", 1), "small.toml")
+
+
 def test_each_begins_from_its_own(file: Path) -> None:
     text = SMALL.replace(
         'init = { run = "plain", at = { mix = "none" } }', 'init = "plain"\ngrid.mix = ["none", "mixup"]'

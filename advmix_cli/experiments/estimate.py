@@ -14,8 +14,8 @@ from advmix_cli.attacks.common import gradient, objective
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.experiments.plan import Part
-from advmix_cli.experiments.reading import COMMANDS
 from advmix_cli.experiments.shape import Cell, Experiment, Of
+from advmix_cli.experiments.values import COMMANDS
 from advmix_cli.models import Network
 from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat

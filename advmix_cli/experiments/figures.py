@@ -12,6 +12,7 @@ from advmix_cli.experiments.carrying import Found
 from advmix_cli.experiments.plan import cells_of
 from advmix_cli.experiments.shape import Cell, Experiment, Figure, Of
 from advmix_cli.statistics import mean_and_deviation
+from advmix_cli.threats import ATTACKS
 from advmix_cli.workflows.evaluation.record import Cell as Measured
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
 
@@ -37,6 +38,8 @@ def of(experiment: Experiment, found: Found, figure: Figure, cells: Of) -> list[
         if evaluation is None:
             continue
         place = _place(experiment, found, evaluation, figure, cell)
+        if place is None:
+            continue
         measured = evaluation.cells[0][place]
         value = measured.accuracy if figure.figure == "accuracy" else measured.loss
         if measured.note or value is None:
@@ -45,8 +48,8 @@ def of(experiment: Experiment, found: Found, figure: Figure, cells: Of) -> list[
     return ones
 
 
-def _place(experiment: Experiment, found: Found, evaluation: Evaluation, figure: Figure, cell: Cell) -> int:
-    """Which column of the evaluation it is."""
+def _place(experiment: Experiment, found: Found, evaluation: Evaluation, figure: Figure, cell: Cell) -> int | None:
+    """Which column of the evaluation it is; None where that attack is not run at this scale."""
     columns = evaluation.columns
     if figure.on in experiment.attacks:
         wanted = {found.caches[figure.on, other] for other in cells_of(
@@ -59,6 +62,8 @@ def _place(experiment: Experiment, found: Found, evaluation: Evaluation, figure:
             if (figure.on in (column.kind, column.label) and column.kind != "samples")
             or (column.kind == "attack" and column.threat and column.threat.attack == figure.on and not column.further)
         ]  # fmt: skip
+    if not places and figure.on in ATTACKS:
+        return None
     if not places:
         names = {c.threat.attack if c.kind == "attack" and c.threat else c.kind for c in columns} | {
             *experiment.attacks

@@ -8,8 +8,8 @@ from typing import Any
 
 from advmix_cli import requests
 from advmix_cli.errors import UsageError
-from advmix_cli.experiments.reading import COMMANDS
 from advmix_cli.experiments.shape import TOGETHER, Cell, Experiment, Measured, Of, Run
+from advmix_cli.experiments.values import COMMANDS
 from advmix_cli.settings import digest
 
 

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tomllib
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advmix_cli import requests
 from advmix_cli.errors import UsageError, nearest
 from advmix_cli.experiments import lines
 from advmix_cli.experiments.shape import Claim, Experiment, Figure, Measured, Of, Picture, Row, Run, Table
-from advmix_cli.names import kind_of
-from advmix_cli.settings import fraction
-
-COMMANDS: dict[str, type] = {
-    "train": requests.Train, "advtrain": requests.AdvTrain, "attack": requests.Attack, "eval": requests.Evaluate,
-}  # fmt: skip
-"""The commands that an experiment is made of, and their requests, whose fields are the options."""
+from advmix_cli.experiments.values import COMMANDS, options_of, taken
 
 PICTURES = ("curves", "samples", "mixing")
 MOST_CELLS = 10_000
-_NOT_OPTIONS = {"name", "verbose", "report", "fail_on", "models", "model", "samples", "init", "weights"}
 _WANTS = {"runs": "run", "attacks": "attack", "evaluations": "evaluation"}
-
-
-def options_of(command: str) -> dict[str, Any]:
-    """The options of a command that a file may say, with their types."""
-    hints = typing.get_type_hints(COMMANDS[command])
-    names = [field.name for field in dataclasses.fields(COMMANDS[command])]
-    return {name: hints[name] for name in names if name not in _NOT_OPTIONS}
 
 
 def read(text: str, file: str, *, scale: str | None = None, seeds: int | None = None,
@@ -95,39 +77,16 @@ class _Reader:
         return list(value) if isinstance(value, list) else [value]
 
     def values(self, path: lines.Path, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the options that the command knows."""
         known = options_of(command)
-        return {
-            name: self.value((*path, name), known[name], value, name) for name, value in given.items() if name in known
-        }
+        return {name: self.value((*path, name), known[name], each) for name, each in given.items() if name in known}
 
-    def value(self, path: lines.Path, hint: Any, value: Any, name: str) -> Any:
-        """A value as the option takes it. Raises UsageError for one that it cannot take."""
-        hints = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        several = [each for each in hints if typing.get_origin(each) in (Sequence, tuple)]
-        if several:
-            inner = typing.get_args(several[0])[0]
-            return tuple(self.value(path, inner, each, name) for each in self.names(path, value))
-        if float in hints and isinstance(value, str):
-            try:
-                return fraction(value)
-            except ValueError as error:
-                raise self.wrong(path, f"{name}: {error}") from None
-        if float in hints and type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-        if type(value) not in hints:
-            wanted = " or ".join(each.__name__ for each in hints if each is not type(None))
-            raise self.wrong(path, f"{name} must be {wanted}, not {value!r}")
-        if isinstance(value, str):
-            self.inside(path, value)
-        return value
-
-    def inside(self, path: lines.Path, value: str) -> None:
-        """No file that a shared experiment names lies outside its folder."""
-        before, _, behind = value.partition(":")
-        named = behind if kind_of(value) in ("folder", "npz") else before if before.endswith(".py") else ""
-        base = Path(self.file).resolve().parent
-        if named and not Path(named).is_absolute() and not (base / named).resolve().is_relative_to(base):
-            raise self.wrong(path, f"{value} lies outside the folder of the file", "copy it there")
+    def value(self, path: lines.Path, hint: Any, value: Any) -> Any:
+        """A value as the option takes it."""
+        try:
+            return taken(hint, value, Path(self.file).resolve().parent)
+        except ValueError as error:
+            raise self.wrong(path, f"{path[-1]} {error}") from None
 
     def of(self, path: lines.Path, value: Any) -> tuple[Of, ...]:
         """Cells of runs: a name, a table with `run` and `at`, or a list of those."""
@@ -188,28 +147,40 @@ class _Reader:
     def scaled(self) -> None:
         """Check all scales, also those that are not asked for."""
         for scale, given in self.scales.items():
-            self.keys(("scale", scale), given, ("seeds", *COMMANDS))
+            self.keys(("scale", scale), given, ("seeds", *COMMANDS, *_WANTS))
             for command in COMMANDS:
-                options = given.get(command, {})
-                if not isinstance(options, dict):
-                    raise self.wrong(("scale", scale, command), f"{command} must be a table of options")
-                self.keys(("scale", scale, command), options, options_of(command))
-                self.values(("scale", scale, command), command, options)
+                self.override_of(("scale", scale, command), command, given.get(command, {}))
+            for section, each in ((section, given.get(section, {})) for section in _WANTS):
+                if not isinstance(each, dict):
+                    raise self.wrong(("scale", scale, section), f"{section} must be tables of options")
+                self.keys(("scale", scale, section), each, self.tables(section))
+                for id, options in each.items():
+                    own = {"attacks": "attack", "evaluations": "eval"}.get(section)
+                    command = own or self.tables("runs")[id].get("command", "train")
+                    self.override_of(("scale", scale, section, id), command, options)
             seeds = given.get("seeds", 1)
             if type(seeds) is not int or not 1 <= seeds <= 1000:
                 raise self.wrong(("scale", scale, "seeds"), f"seeds must be from 1 to 1000, not {seeds!r}")
 
+    def override_of(self, path: lines.Path, command: str, options: Any) -> None:
+        if not isinstance(options, dict):
+            raise self.wrong(path, f"{path[-1]} must be a table of options")
+        self.keys(path, options, options_of(command))
+        self.values(path, command, options)
+
     def chosen(self, path: lines.Path, command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a command: the file's defaults, its own, the scale's, and those given beside the file."""
+        """The options of a command: the file's defaults, its own, the scale's, the scale's of it, and those given."""
         defaults = self.content.get("defaults", {})
         if not isinstance(defaults, dict):
             raise self.wrong(("defaults",), "defaults must be a table of options")
         self.keys(("defaults",), defaults, {option for each in COMMANDS for option in options_of(each)})
-        scale = self.scales.get(self.scale, {}).get(command, {})
+        scale = self.scales.get(self.scale, {})
+        section, id = path
         return (
             self.values(("defaults",), command, defaults)
             | self.values(path, command, given)
-            | self.values(("scale", self.scale, command), command, scale)
+            | self.values(("scale", self.scale, command), command, scale.get(command, {}))
+            | self.values(("scale", self.scale, section, id), command, scale.get(section, {}).get(id, {}))
             | self.values((), command, self.override)
         )
 
@@ -250,7 +221,7 @@ class _Reader:
         if not isinstance(value, list) or not value:
             raise self.wrong(path, f"{name} must be a list with something in it, not {value!r}")
         hint = options_of(command)[name]
-        found = [self.value(path, hint, each, name) for each in value]
+        found = [self.value(path, hint, each) for each in value]
         plain = tuple(each[0] if isinstance(each, tuple) and len(each) == 1 else each for each in found)
         if len(set(plain)) < len(plain):
             raise self.wrong(path, f"{name} has the same value twice", "leave one out")
