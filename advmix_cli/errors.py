@@ -80,12 +80,17 @@ class StoppedError(AdvmixError):
     code = "interrupted"
 
 
+_MOST_NAMED = 16
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint for a mistyped `name`: the nearest of `known`, else all of them."""
+    """The hint for a mistyped `name`: the nearest of `known`, else what there is."""
     choices = sorted(known)
     close = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
+    if len(choices) > _MOST_NAMED:
+        return f"known: {', '.join(choices[:_MOST_NAMED])} and {len(choices) - _MOST_NAMED} others"
     return f"known: {', '.join(choices)}" if choices else ""
 
 

@@ -72,6 +72,11 @@ def changes(change: Mapping[str, float]) -> str:
     return f"linf {change['linf_max']:.6f}, l2 {change['l2_max']:.6f} (pixel units)"
 
 
+def counted(n: int, one: str) -> str:
+    """So many of a thing."""
+    return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
+
+
 def distinct(names: Sequence[str]) -> list[str]:
     """The names, with a number behind each that was there before."""
     seen: dict[str, int] = {}

@@ -202,7 +202,7 @@ class Threat(Settings):
         require(
             self.loss != "dlr" or classes >= needed,
             f"the dlr loss of {self.label} needs {needed} classes, the model has {classes}",
-            "use --attack apgd-ce, or pgd with --loss cw",
+            "use pgd with --loss cw, and --attack apgd-ce, fab-t, square: the standard ensemble takes 4 classes",
         )
         return dataclasses.replace(self, targets=min(self.targets, wrong))
 

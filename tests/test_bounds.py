@@ -286,6 +286,14 @@ def test_a_bracket_holds_what_attacks_leave(certified: str, advmix: Run) -> None
     assert "no attack was run" in alone.out
 
 
+def test_what_an_audit_leaves_of_the_same_images_closes_the_bracket(certified: str, advmix: Run) -> None:
+    told = advmix("eval", certified, "--certify", "--audit", "--eps", "0.05", "--limit", "60", "--json").data
+    (bracket,) = told["brackets"]
+    assert bracket["attacked"]
+    assert bracket["upper"] == min(told["audit"]["robust"]["accuracy"], told["rows"][0]["accuracy"])
+    assert bracket["lower"] <= bracket["upper"]
+
+
 def test_an_image_proved_and_broken_is_an_error(certified: str, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real: Callable[..., torch.Tensor] = intervals.margins
     monkeypatch.setattr(intervals, "margins", lambda network, values, y: real(network, values, y).abs() + 9)

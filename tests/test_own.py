@@ -211,6 +211,25 @@ def test_what_was_prepared_can_be_removed(own: Path, advmix: Run, home: Path) ->
     unnamed = advmix("data", "remove", "-y")
     assert (unnamed.code, "name a data set" in unnamed.err) == (2, True)
     assert advmix("data", "fetch", run, "--json").data["fingerprints"] == fetched
+    assert advmix("data", "fetch", f"{run}@24").code == 0
+    both = advmix("data", "remove", run, "-y", "--json").data["files"]
+    assert len(both) == 2 * len(kept)
+    assert sum("24" in Path(file).name for file in both) == len(kept)
+
+
+def test_a_hint_says_what_was_asked(own: Path, advmix: Run) -> None:
+    told = advmix("models", "net.py:Net", "--dataset", "folder:pics", "--image-size", "24")
+    assert told.code == 0, told.err
+    assert "advmix train --dataset folder:pics --image-size 24 --arch" in told.err
+
+
+def test_a_share_of_what_is_not_mixed_is_refused(advmix: Run, home: Path) -> None:
+    wrong = advmix("train", "--mix-alpha", "2", "--limit", "100")
+    assert (wrong.code, "nothing is mixed" in wrong.err) == (2, True)
+    made = advmix("train", "--mix", "none,mixup", "--mix-alpha", "2", "--limit", "100", "--epochs", "1", "--json")
+    assert made.code == 0, made.err
+    plain = advmix("train", "--limit", "100", "--epochs", "1", "--json").data["checkpoint"]
+    assert made.data["runs"][0]["checkpoint"] == plain
 
 
 def test_damaged_pictures_are_left_out_only_when_asked(own: Path, advmix: Run) -> None:
@@ -517,7 +536,7 @@ def test_few_large_images_are_computed_at_a_time_where_memory_is_short(monkeypat
 
 def test_the_recipe_of_an_unknown_set_is_said(own: Path, advmix: Run) -> None:
     made = advmix("train", "--dataset", "folder:pics", "--arch", "net.py:Net", "--epochs", "1")
-    assert "recipe: 1 epochs in batches of 16, sgd at 0.1, flipped, cropped by 1, 6 images held out" in made.err
+    assert "recipe: 1 epoch in batches of 16, sgd at 0.1, flipped, cropped by 1, 6 images held out" in made.err
     shown = advmix("presets", "folder:pics")
     assert "epochs        120" in shown.out
     assert advmix("presets", "folder:pics", "--json").data["presets"]["attack"]["default"][f"folder:{own}/pics"]

@@ -612,6 +612,12 @@ def only_in_train(pets: Path) -> Path:
     return pets
 
 
+def one_class_of_two_in_test(pets: Path) -> Path:
+    both = tree(pets / "few/train", {"cat": 1, "ship": 1})
+    tree(pets / "few/test", {"cat": 1})
+    return both.parent
+
+
 def only_in_test(pets: Path) -> Path:
     tree(pets / "test", {"walrus": 1})
     return pets
@@ -655,6 +661,7 @@ def one_picture(pets: Path) -> Path:
         (no_test, UsageError, r"has a folder train, but nothing to test on", "test, val, valid or validation"),
         (capital_train, UsageError, r"has a folder Train, but none called train", "call them train and test"),
         (only_in_train, UsageError, r"'cat' is in train but not in test", "is it 'Cat' there"),
+        (one_class_of_two_in_test, UsageError, r"'ship' is in train but not in test", "every class needs"),
         (only_in_test, UsageError, r"'walrus' is in test but not in train", "every class needs pictures in both"),
         (not_utf8, UsageError, r"caf\\xe9 is not UTF-8", "rename it"),
         (control, UsageError, r"control characters: 'c\\x1b\[2Jat'", "rename it"),

@@ -86,8 +86,10 @@ def read(data: bytes | BinaryIO) -> Pickle:
             reader.follow(opcode.name, argument)
     except Malformed:
         raise
-    except (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError, UnicodeError) as error:
-        raise Malformed(str(error)[:80] or type(error).__name__) from None
+    except ValueError as error:
+        raise Malformed(str(error)[:80] or "it is no pickle") from None
+    except (IndexError, TypeError, KeyError, AttributeError, OverflowError):
+        raise Malformed("it is no pickle") from None
     value = reader.stack.pop() if len(reader.stack) == 1 else None
     if reader.stack:
         raise Malformed("it leaves more than one value")

@@ -57,7 +57,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="Path, name, prefix, alias, latest, or - for standard input; @best or @last.",
+        help="Path, name, prefix, alias, zoo:NAME, latest, or - for standard input; @best, @last or @ema.",
         autocompletion=complete_refs(*_MODELS),
     ),
 ]
@@ -65,8 +65,8 @@ ModelArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="Paths, names, prefixes, aliases or a pattern of them ('m-*'), latest, or - for one a line on standard "
-        "input; @best or @last.",
+        help="Paths, names, prefixes, aliases or a pattern of them ('m-*'), zoo:NAME, latest, or - for one a line on "
+        "standard input; @best, @last or @ema.",
         show_default="latest",
         autocompletion=complete_refs(*_MODELS),
     ),

@@ -51,9 +51,10 @@ class Folder(source.Source):
                     f"put pictures of the same classes into a folder called {', '.join(TESTS[:-1])} or {TESTS[-1]}",
                 )
             train, test = _find(path, "train"), _find(path, tests[0])
-            for found, where in ((train, "train"), (test, tests[0])):
-                _check(found, path / where)
-            source.check_same(list(train.pictures), list(test.pictures), ("train", tests[0]))
+            _check(train, path / "train")
+            if test.pictures:
+                source.check_same(list(train.pictures), list(test.pictures), ("train", tests[0]))
+            _check(test, path / tests[0])
             unused = sorted(above - {"train", tests[0]})
             notes += [f"tested on {tests[0]}"] if tests[0] != "test" else []
             notes += [f"left out: {source.listed(unused)}"] if unused else []

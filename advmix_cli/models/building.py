@@ -64,7 +64,7 @@ def _built_in(network: Network) -> nn.Module:
 
 
 def _timm(network: Network) -> _Made:
-    timm = _library("timm", "timm")
+    timm = _library("timm")
     name = network.arch.partition(":")[2]
     if not timm.is_model(name):
         raise UsageError(f"timm knows no {name}", nearest(name, timm.list_models()), code="unknown-arch")
@@ -152,7 +152,7 @@ def listed(pattern: str) -> list[str]:
     """The networks of timm or torchvision like `timm:resnet*`."""
     kind, _, like = pattern.partition(":")
     if kind == "timm":
-        return [f"timm:{name}" for name in _library("timm", "timm").list_models(like)]
+        return [f"timm:{name}" for name in _library("timm").list_models(like)]
     if kind == "torchvision":
         from torchvision import models as theirs
 
@@ -211,12 +211,12 @@ def _try(model: nn.Module, network: Network) -> None:
         )
 
 
-def _library(name: str, extra: str) -> Any:
+def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise AdvmixError(
             f"networks of {name} need {name}, which is not here: {_said(error)}",
-            f"install it: pip install 'advmix[{extra}]'",
+            f"install it: pip install {name}",
             code="missing-library",
         ) from None

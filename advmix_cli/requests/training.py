@@ -15,6 +15,7 @@ from advmix_cli.errors import UsageError, known_name
 from advmix_cli.models import Network
 from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result
+from advmix_cli.settings import require
 from advmix_cli.ways import METHODS
 from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.references import (
@@ -92,6 +93,11 @@ class Train:
 
     def _runs(self, settings: Callable[..., TrainSettings], info: DatasetInfo, arch: str, **more: Any) -> list[Run]:
         values = {option: getattr(self, option) or (None,) for option in _PARTS}
+        require(
+            self.mix_alpha is None or set(values["mix"]) != {"none"},
+            "--mix-alpha is of the shares that are mixed, and nothing is mixed",
+            "add --mix mixup",
+        )
         runs = []
         for combination in itertools.product(*values.values()):
             chosen = dict(zip(values, combination, strict=True))
@@ -101,7 +107,7 @@ class Train:
                 info,
                 arch,
                 stages=self.mix_stages,
-                mix_alpha=self.mix_alpha,
+                mix_alpha=None if chosen["mix"] == "none" else self.mix_alpha,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 lr=self.lr,

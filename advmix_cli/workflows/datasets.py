@@ -11,7 +11,7 @@ from advmix_cli import artifacts, data, files
 from advmix_cli.data import DatasetInfo
 from advmix_cli.errors import AdvmixError, DamagedError
 from advmix_cli.names import kind_of, short_name
-from advmix_cli.results import shown
+from advmix_cli.results import counted, shown
 from advmix_cli.settings import SCHEMA, digest
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def _prepared(session: Session, name: str, fresh: bool) -> Opened:
                 same = found["kind"] == "dataset" and found["stamp"] == now and found["name"] == name
                 if same and prepared.whole(images, found):
                     if found["skipped"]:
-                        session.report.note(f"{found['skipped']} damaged pictures of {shown(name)} are left out")
+                        session.report.note(
+                            f"left out of {shown(name)}: {counted(found['skipped'], 'damaged picture')}"
+                        )
                     return Opened(prepared.info_of(found), found["fingerprint"], images)
         return None
 
@@ -131,7 +133,7 @@ def _prepare(session: Session, name: str, path: Path, place: Path) -> Opened:
     for one in left_out[:3]:
         session.report.warn(f"{one.path} cannot be read: {one.reason}")
     if left_out:
-        session.report.warn(f"{len(left_out)} damaged pictures of {shown(name)} are left out")
+        session.report.warn(f"left out of {shown(name)}: {counted(len(left_out), 'damaged picture')}")
     content = made | {
         "schema": SCHEMA, "kind": "dataset", "name": name, "title": counts, "stamp": found.stamp(),
         "skipped": len(left_out),

@@ -12,7 +12,7 @@ from typing import Any
 
 from advmix_cli import files, zoo
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, UsageError
-from advmix_cli.names import full_name, kind_of
+from advmix_cli.names import full_name, kind_of, parted
 from advmix_cli.results import Result, Table, shown
 from advmix_cli.store import SINGULAR, SUFFIXES, Store
 from advmix_cli.workflows import datasets
@@ -116,13 +116,17 @@ def plan_forgetting(session: Session, names: list[str]) -> Plan:
     """What was prepared of these data sets; the folders and files that they were prepared from stay."""
     if not names:
         raise UsageError("nothing to remove", "name a data set: advmix data list")
-    doomed, missing = [], list[NotFoundError]()
+    doomed, missing = list[Doomed](), list[NotFoundError]()
     for name in names:
-        kept = datasets.record_path(session, full_name(name))
-        found = [path for path in (kept, kept.with_suffix(".images")) if path.exists()]
-        if found and kind_of(full_name(name)) != "named":
-            doomed.append(Doomed(kept.stem, dict.fromkeys(found, f"prepared of {shown(name)}")))
-        else:
+        whole = full_name(name)
+        sized = [each.name for each in datasets.prepared_sets(session) if parted(each.name)[0] == whole]
+        before = len(doomed)
+        for each in dict.fromkeys([whole, *sized]):
+            kept = datasets.record_path(session, each)
+            found = [path for path in (kept, kept.with_suffix(".images")) if path.exists()]
+            if found and kind_of(each) != "named":
+                doomed.append(Doomed(kept.stem, dict.fromkeys(found, f"prepared of {shown(each)}")))
+        if len(doomed) == before:
             missing.append(NotFoundError(f"nothing is prepared of {shown(name)}", "see advmix data list"))
     if not doomed:
         raise missing[0]

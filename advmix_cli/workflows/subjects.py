@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from advmix_cli import data, models, zoo
@@ -94,7 +95,7 @@ def list_models(session: Session, asked: Asked) -> Result:
         mean, std = {None: (None, None), "none": ((), ())}.get(asked.normalize, (None, None))
         network = Network(arch, shape, 10, tuple(asked.arch_arg), mean, std, code)
         on = "ten classes"
-    return _described(network, on)
+    return _described(network, on, asked)
 
 
 def _built_in() -> Result:
@@ -131,7 +132,7 @@ def _like(pattern: str) -> Result:
     return Result({"models": names}, names, [facts], f"what one gives: advmix models {names[0]}" if names else "")
 
 
-def _described(network: Network, on: str) -> Result:
+def _described(network: Network, on: str, asked: Asked) -> Result:
     from advmix_cli import mixing
     from advmix_cli.models.normalize import normalisation
 
@@ -153,7 +154,15 @@ def _described(network: Network, on: str) -> Result:
         "arch": network.arch, "shape": list(network.shape), "classes": network.classes, "parameters": parameters,
         "normalisation": said, "stages": ["image", *(path.removeprefix("network.") for path in stages)],
     }  # fmt: skip
-    return Result(found, [network.arch], [Facts(rows)], f"train it: advmix train --arch {shown(network.arch)}")
+    return Result(found, [network.arch], [Facts(rows)], _train(network, asked))
+
+
+def _train(network: Network, asked: Asked) -> str:
+    """How to train what was described."""
+    given = [f"--dataset {shlex.quote(shown(asked.dataset))}"] if asked.dataset else []
+    given += [f"--image-size {asked.image_size}"] if asked.image_size else []
+    given += [f"--arch {shlex.quote(shown(network.arch))}", *(f"--arch-arg {shlex.quote(a)}" for a in asked.arch_arg)]
+    return " ".join(["train it: advmix train", *given])
 
 
 def _sides(shape: Any) -> str:

@@ -11,7 +11,7 @@ from advmix_cli import artifacts, config, data, models, presets
 from advmix_cli.config import TrainSettings
 from advmix_cli.errors import AdvmixError, NotFoundError, UsageError
 from advmix_cli.names import short_arch
-from advmix_cli.results import Result, share, shown
+from advmix_cli.results import Result, counted, share, shown
 from advmix_cli.settings import SCHEMA, digest, key
 from advmix_cli.workflows.checkpoints import checkpoint_result
 from advmix_cli.workflows.making import made, make_once, set_alias
@@ -227,7 +227,7 @@ def _run_of(settings: TrainSettings, init: ModelRef | None) -> dict[str, Any]:
 
 def _recipe(settings: TrainSettings) -> str:
     """What was chosen by shape and size of a set that has no recipe of its own."""
-    parts = [f"{settings.epochs} epochs in batches of {settings.batch_size}"]
+    parts = [f"{counted(settings.epochs, 'epoch')} in batches of {settings.batch_size}"]
     parts += [f"{settings.optimizer} at {settings.lr:g}"]
     parts += ["flipped"] if settings.flip else []
     parts += [f"cropped by {settings.crop_padding}"] if settings.crop_padding else []

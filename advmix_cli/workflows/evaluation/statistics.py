@@ -61,18 +61,24 @@ def compared(evaluation: Evaluation) -> list[dict[str, Any]]:
 def brackets(evaluation: Evaluation) -> list[dict[str, Any]]:
     """For each model of which something was proved: between what the true robust accuracy of these images lies."""
     found, proved = [], evaluation.settings.certified
-    for model, cells in zip(evaluation.models, evaluation.cells, strict=True):
+    for model, row, cells in zip(evaluation.models, evaluation.rows, evaluation.cells, strict=True):
         if proved is None or cells[-1].note:
             continue
         lower = cells[-1]
         met = [
             cell for column, cell in zip(evaluation.columns, cells, strict=True) if _meets(column, proved, evaluation)
         ]
-        upper = min(cell.correct for cell in met if cell.n == lower.n)
+        audited = evaluation.settings.audited
+        strongest = [row.audit["robust"]] if row.audit is not None and proved.holds_against(audited) else []
+        upper = min(
+            *(cell.correct for cell in met if cell.n == lower.n),
+            *(each["correct"] for each in strongest if each["n"] == lower.n),
+            lower.n,
+        )
         found.append(
             {
                 "model": model, "norm": proved.norm, "eps": proved.eps, "n": lower.n, "lower": lower.accuracy,
-                "upper": 100 * upper / lower.n, "attacked": len(met) > 1,
+                "upper": 100 * upper / lower.n, "attacked": len(met) > 1 or bool(strongest),
             }
         )  # fmt: skip
     return found
