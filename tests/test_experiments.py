@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -453,3 +455,34 @@ def test_a_file_with_an_end_of_another_kind_is_read() -> None:
     assert reading.read(SMALL.replace("\n", "\r\n"), "small.toml").runs
     with pytest.raises(UsageError, match=r"small\.toml:"):
         reading.read(SMALL.replace("\n", "\r\n").replace("epochs = 1", "epoch = 1"), "small.toml")
+
+
+def started(file: Path, out: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "advmix_cli", "run", str(file), "--out", out, "--threads", "1"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def test_killed_at_any_part_it_ends_as_if_it_had_not_been(
+    file: Path, home: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for last in (1, 3, 5, 6):
+        with started(file, "killed") as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith(f"part {last} of"):
+                    process.kill()
+    assert not Path("killed/results.json").exists()
+    assert advmix("run", file, "--out", "killed", "--threads", "1").code == 0
+    monkeypatch.setenv("ADVMIX_HOME", str(home.parent / "another"))
+    assert advmix("run", file, "--out", "whole", "--threads", "1").code == 0
+    assert without_times(Path("killed/results.json")) == without_times(Path("whole/results.json"))
+
+
+def test_two_at_once_share_the_work(file: Path, home: Path) -> None:
+    both = [started(file, out) for out in ("one", "two")]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    begun = sorted(line.split(":")[0] for each in said for line in each.splitlines() if "epoch 1/" in line)
+    assert begun == ["epoch 1/1", "mixup", "none"], said
+    assert without_times(Path("one/results.json")) == without_times(Path("two/results.json"))
+    assert len(list(home.glob("evaluations/*.json"))) == 3

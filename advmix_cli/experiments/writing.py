@@ -39,7 +39,7 @@ def collected(
     judged = [claims.judged(experiment, found, each) for each in experiment.claims.values()]
     if only is not None:
         judged = [each for each in judged if None not in each["figures"]]
-    evaluations = {each.name: each for each in found.evaluations.values()}.values()
+    evaluations = [each for _, each in sorted({each.name: each for each in found.evaluations.values()}.items())]
     return {
         "title": experiment.title, "summary": experiment.summary, "scale": experiment.scale, "tables": tables,
         "claims": judged, "parts": len(parts),
