@@ -178,21 +178,21 @@ METHODS = {
             "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
             f"{_HERE}.bounded:Ibp",
             {"kappa": Option("share of the clean loss once eps has grown", 0.0), **_BOUNDED},
-            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED,
+            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=2,
         ),
         Method(
             "mtl-ibp", "PGD and interval bounds, weighted", "De Palma et al. 2024 (expressive losses)",
             f"{_HERE}.bounded:MtlIbp",
             {"weight": Option("share of the bounds' loss", 0.5), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3},
+            settings=_CERTIFIED | {"steps": 3}, version=2,
         ),
         Method(
             "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
             f"{_HERE}.bounded:Sabr",
             {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3},
+            settings=_CERTIFIED | {"steps": 3}, version=2,
         ),
     )
 }  # fmt: skip

@@ -23,6 +23,7 @@ from advmix_cli.methods.averaging import Average
 from advmix_cli.methods.bounded import initialise
 from advmix_cli.methods.perturbing import perturbable, perturbed, statistics_kept
 from advmix_cli.mixing import Draw
+from advmix_cli.models.normalize import Normalize
 from advmix_cli.ways import METHODS
 
 CLASSES, EPS = 4, 0.2
@@ -243,6 +244,21 @@ def test_a_loss_that_hopeless_images_do_not_rule(mix: str) -> None:
         targets = mixed(hot(Y)) if mix == "mixup" else hot(Y)
         expected = (1 - kappa) * bounded + kappa * ce(model(centre), targets)
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6), done
+
+
+@on_cpu
+def test_what_is_loose_is_measured_from_the_normalised_images() -> None:
+    """A network that normalises learns from darker images what it learns without from the lighter ones."""
+    found = []
+    for share in (1.0, 0.5):
+        model = nn.Sequential(*([Normalize([0.0], [share]).double()] if share < 1 else []), *network())
+        settings = told("ibp", eps=EPS * share, method_arg=["tight=3", "ramp=1", "warmup=0"])
+        method = methods.chosen(model, settings, CLASSES)
+        prepared = method.prepare(
+            dataclasses.replace(batch("none", 0.5), x=(0.3 + 0.3 * X) * share)
+        )  # nothing is clipped
+        found.append(method.loss(prepared.key, **prepared.inputs)[0].item())
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
 
 
 def trained(settings: TrainSettings, **more: Any) -> training.Trained:

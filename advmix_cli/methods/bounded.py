@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from advmix_cli.bounds import intervals
-from advmix_cli.bounds.layers import Interval, ReLU
+from advmix_cli.bounds.layers import Affine, Interval, ReLU
 from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.config import TrainSettings
 from advmix_cli.graphs import Value
@@ -50,8 +50,8 @@ class Bounded(Adversarial):
     2018): (1 - exp(-q * cross_entropy)) / q of each image, which does not grow without bound for those that cannot be
     proved. With mixup the ball is around the mixture, and the loss the mixture of the losses with either label. Batch
     norm is bounded with its running statistics. `tight` weighs a regulariser while eps grows (Shi et al. 2021): the
-    mean over ReLUs of max(0, 0.5 - the images' mean radius / the mean radius there) / 0.5, times what is missing of
-    eps.
+    mean over ReLUs of max(0, 0.5 - the mean radius of the images, normalised, / the mean radius there) / 0.5, times
+    what is missing of eps.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, classes: int) -> None:
@@ -137,10 +137,21 @@ class Bounded(Adversarial):
 
     def _loose(self, values: list[Interval]) -> Tensor:
         assert self.network is not None
-        images = (values[0][1] - values[0][0]).mean().clamp(min=1e-6)
+        taken = self._taken()
+        images = (values[taken][1] - values[taken][0]).mean().clamp(min=1e-6)
         places = [layer.inputs[0] for layer in self.network.layers if isinstance(layer, ReLU)]
         radii = torch.stack([(values[place][1] - values[place][0]).mean() for place in places])
         return (_TIGHTNESS - images / radii.clamp(min=1e-6)).clamp(min=0).mean() / _TIGHTNESS
+
+    def _taken(self) -> int:
+        """The place of the images as the network takes them: normalised, where it does that first."""
+        assert self.network is not None
+        taken = 0
+        for place, layer in enumerate(self.network.layers, 1):
+            if not (isinstance(layer, Affine) and layer.apart and layer.inputs == (taken,)):
+                break
+            taken = place
+        return taken
 
 
 class Ibp(Bounded):
