@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 import random
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import Any
 import pytest
 from conftest import Run
 
-from advmix_cli import experiments
+from advmix_cli import experiments, requests
+from advmix_cli.cli import main
 from advmix_cli.errors import UsageError
 from advmix_cli.experiments import claims, plan, reading, writing
+from advmix_cli.experiments.commands import command_of
 from advmix_cli.experiments.lines import lines_of
 from advmix_cli.experiments.shape import Cell, Of
 from advmix_cli.statistics import t_tail
@@ -486,3 +490,46 @@ def test_two_at_once_share_the_work(file: Path, home: Path) -> None:
     assert begun == ["epoch 1/1", "mixup", "none"], said
     assert without_times(Path("one/results.json")) == without_times(Path("two/results.json"))
     assert len(list(home.glob("evaluations/*.json"))) == 3
+
+
+REQUESTS = [
+    ("train", requests.Train(dataset="mnist", mix=("none", "mixup"), seed=(0, 1), epochs=3, lr=0.01)),
+    ("advtrain", requests.AdvTrain(init="plain", method="trades", method_arg=["beta=2"], eps=8 / 255, mix=("mixup",))),
+    ("attack", requests.Attack(model="m", attack="fgsm", eps=0.25, random_start=False, early_stop=True)),
+    ("eval", requests.Evaluate(models=["m"], samples=["a", "b"], attack=["pgd", "fgsm"], certify=True, limit=20)),
+]
+
+
+@pytest.mark.parametrize(("kind", "request_"), REQUESTS, ids=[kind for kind, _ in REQUESTS])
+def test_a_command_asks_what_a_part_asked(kind: str, request_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line reads what is written of a request as that request."""
+    from advmix_cli.cli import attacking, training
+
+    line, read = command_of(kind, request_), list[Any]()
+    for module in (attacking, training):
+        monkeypatch.setattr(module, "carry_out", lambda ctx, request, stopped: read.append(request()))
+    with pytest.raises(SystemExit):
+        main(shlex.split(line)[1:])
+    (again,) = read
+    for field in dataclasses.fields(request_):
+        ours, theirs = getattr(request_, field.name), getattr(again, field.name)
+        same = list(ours or ()) == list(theirs or ()) if isinstance(ours, list | tuple) else ours == theirs
+        assert same, (field.name, line)
+
+
+def test_an_artifact_tells_the_command_and_the_part_that_make_it(file: Path, home: Path, advmix: Run) -> None:
+    made = advmix("run", file, "--only", "two", "--out", "out", "--json").data
+    (model,) = made["tables"]["two"]["rows"][0]["figures"]["clean"]["models"]
+    command = advmix("store", "show", model, "--command", "-q").out.strip()
+    assert command.startswith("advmix train --mix none,mixup")
+    again = advmix(*shlex.split(command)[1:], "--json")
+    assert model in [run["checkpoint"] for run in again.data["runs"]]
+    assert all(run["cached"] for run in again.data["runs"])
+    part = advmix("store", "show", model, "--toml", "-q").out
+    read = reading.read(part, "part.toml")
+    (run,) = read.runs.values()
+    assert run.grid == {"mix": ("none", "mixup")}
+    assert run.options["limit"] == 400
+    evaluation = advmix("store", "show", made["made"][0]["evaluation"], "--toml", "-q").out
+    assert 'attack = "fgsm"' in evaluation
+    assert advmix("store", "show", "nothing", "--command").code == 3

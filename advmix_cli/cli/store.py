@@ -10,7 +10,7 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli.base import confirmed, reference, references, run, show_help
 from advmix_cli.cli.values import complete_refs
 from advmix_cli.errors import known_name
-from advmix_cli.results import Result
+from advmix_cli.results import Facts, Result
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
@@ -42,9 +42,31 @@ def list_(
 
 
 @app.command()
-def show(ctx: typer.Context, ref: o.AnyArgument, json: o.Json = False, quiet: o.Quiet = False) -> None:
+def show(
+    ctx: typer.Context,
+    ref: o.AnyArgument,
+    command: Annotated[bool, typer.Option("--command", help="Only the command that made it.")] = False,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Only the part of an experiment's file that would make it.")
+    ] = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
     """Show the record of an artifact: what it was made from, how, and what came out."""
-    run(ctx, lambda session: workflow.show(session, reference(ref, "artifact")))
+
+    def work(session: Session) -> Result:
+        named = reference(ref, "artifact")
+        if not command and not toml:
+            return workflow.show(session, named)
+        made = workflow.made_by(session, named)
+        if command:
+            return Result({"command": made}, [made], [Facts([("", made)])])
+        from advmix_cli.experiments.commands import part_of_file
+
+        part = part_of_file(made, named.partition("@")[0])
+        return Result({"toml": part}, [part.rstrip()], [Facts([("", part.rstrip())])])
+
+    run(ctx, work)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, StoppedError
+from advmix_cli.experiments.commands import command_of
 from advmix_cli.experiments.plan import Part
 from advmix_cli.experiments.shape import Cell
 from advmix_cli.workflows.evaluation import record
@@ -76,7 +77,9 @@ def stored(session: Session, parts: Sequence[Part]) -> Found:
 
 
 def _carry_out(session: Session, part: Part, found: Found) -> None:
-    result = part.request(found.models, found.caches).resolve(session).carry_out(session)
+    request = part.request(found.models, found.caches)
+    session = dataclasses.replace(session, command=command_of(part.kind, request))
+    result = request.resolve(session).carry_out(session)
     if result.problem is not None:
         raise result.problem
     if part.kind == "attack":

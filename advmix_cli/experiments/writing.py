@@ -114,7 +114,7 @@ def markdown(data: Mapping[str, Any], command: str) -> str:
         (each["evaluation"], each["model"], each["dataset"], each["device"], f"{each['seconds']:.0f}", each["command"])
         for each in data["made"]
     ]
-    columns = ("evaluation", "model", "data", "device", "s", "part of")
+    columns = ("evaluation", "model", "data", "device", "s", "command")
     return "\n".join([*lines, *_rows(Table(columns, made, right=("s",))), ""])
 
 

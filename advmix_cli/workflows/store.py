@@ -113,6 +113,15 @@ def show(session: Session, ref: str) -> Result:
     return Result(data=record, refs=[str(record["name"])], blocks=[Facts(_flat(record | shown))])
 
 
+def made_by(session: Session, ref: str) -> str:
+    """The command that made an artifact. Raises NotFoundError where nobody knows."""
+    kind, path = resolve(session, ref)
+    command = ((read_record(kind, path) or {}).get("made") or {}).get("command")
+    if not command:
+        raise NotFoundError(f"nobody knows which command made {ref}", "see advmix store show")
+    return str(command)
+
+
 def where(session: Session, ref: str) -> Result:
     """The path of one artifact, and nothing else."""
     kind, path = resolve(session, ref)
