@@ -227,6 +227,7 @@ def test_every_part_comes_after_what_it_needs() -> None:
         done: set[plan.Part] = set()
         for part in plan.parts(experiment):
             assert set(part.needs) <= done
+            assert not isinstance(part.begin, Cell) or any(part.begin in each.cells for each in done)
             done.add(part)
         assert len({part.key for part in done}) == len(done)
 
@@ -350,7 +351,7 @@ def test_an_example_is_written_and_read(home: Path, advmix: Run, tmp_path: Path)
 
 
 def test_lines() -> None:
-    text = 'a = 1\n[b.c]\nd = [\n  "[x]",\n  2,\n]\n"e f" = 3\n[[g]]\nh = 1\n[[g]]\nh = 2\ni.j = 5\n'
+    text = 'a = 1\n[b.c]\nd = [\n  [1],\n  [2]\n]\n"e f" = 3\n[[g]]\nh = 1\n[[g]]\nh = 2\ni.j = 5\n'
     found = lines_of(text)
     assert found["a",] == 1
     assert found["b", "c", "d"] == 3
