@@ -23,7 +23,8 @@ from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.session import Session
 
 _BATCHES = 4
-_IMAGES = 64
+_TRIES = 5
+_LONG_S = 1.0
 _SLOW = 2e-3
 """Seconds an image of a network of which no epoch is tried."""
 _STANDING = {"train": 0.02, "advtrain": 0.75}
@@ -124,10 +125,11 @@ class Estimate:
         """(seconds of a forward pass, of one and back) for an image, with all threads."""
         if network not in self._passes:
             model = models.build(network).to(self.device)
-            x = torch.rand(_IMAGES, *network.shape, device=self.device)
-            y = torch.zeros(_IMAGES, dtype=torch.long, device=self.device)
+            size = batches.suitable(model, torch.zeros(1, *network.shape, device=self.device), None)
+            n = size * (runtime.threads() if self.device.type == "cpu" else 1)
+            x = torch.rand(n, *network.shape, device=self.device)
+            y = torch.zeros(n, dtype=torch.long, device=self.device)
             threat = Threat(steps=1)
-            size = batches.suitable(model, x, None)
 
             def forward(begin: int) -> torch.Tensor:
                 with torch.no_grad():
@@ -138,15 +140,17 @@ class Estimate:
                 return gradient(model, x[begin : begin + size], loss)[0]
 
             with frozen(model):
-                self._passes[network] = self._rate(forward, size), self._rate(both, size)
+                self._passes[network] = self._rate(forward, n, size), self._rate(both, n, size)
         return self._passes[network]
 
-    def _rate(self, work: Any, size: int) -> float:
-        """Seconds an image, the least of three."""
+    def _rate(self, work: Any, n: int, size: int) -> float:
+        """Seconds an image, the least of some."""
         found = []
-        for _ in range(3):
+        for _ in range(_TRIES):
             began = time.perf_counter()
-            for result in side_by_side(work, range(0, _IMAGES, size), self.device):
+            for result in side_by_side(work, range(0, n, size), self.device):
                 result.sum().item()
-            found.append((time.perf_counter() - began) / _IMAGES)
+            found.append((time.perf_counter() - began) / n)
+            if found[-1] * n > _LONG_S:
+                break
         return min(found)
