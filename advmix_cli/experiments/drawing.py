@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,10 @@ def _files(session: Session, picture: Picture, cells: Sequence[Cell], found: Fou
     if not cells:
         return []
     if picture.kind == "curves":
-        models = [resolve_model(session, found.models[cell]) for cell in cells[: visualize.MAX_RUNS]]
+        models = [
+            dataclasses.replace(resolve_model(session, found.models[cell]), label=_label(cell))
+            for cell in cells[: visualize.MAX_RUNS]
+        ]
         return [visualize.curves(session, models, None).data["path"]]
     if picture.kind == "mixing":
         dataset = resolve_model(session, found.models[cells[0]]).dataset
@@ -45,3 +49,8 @@ def _files(session: Session, picture: Picture, cells: Sequence[Cell], found: Fou
     assert picture.attack is not None
     caches = [found.caches[picture.attack, cell] for cell in cells if (picture.attack, cell) in found.caches]
     return [visualize.samples(session, resolve_samples(session, each), 10, None).data["path"] for each in caches]
+
+
+def _label(cell: Cell) -> str:
+    """What a picture calls a model: its values in the grid."""
+    return ", ".join(f"{name} {value}" for name, value in cell.values) or cell.run

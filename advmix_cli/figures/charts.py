@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from advmix_cli.figures.style import COLOURS, MARKERS, STYLE
 
 _ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 100)
+
+
+_CHARACTER, _HANDLE = 0.068, 0.55
+"""Inches that a character of a legend takes, and what stands before a name and behind it."""
 
 
 def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Figure:
@@ -59,10 +64,17 @@ def curves(runs: list[tuple[str, list[dict[str, Any]], int]], title: str) -> Fig
         if all(row["test_loss"] > 0 for _, history, _ in runs for row in history):
             panels[1].set_yscale("log")
             _in_digits(panels[1].yaxis)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        _legend(figure, panels[0], 3)
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _legend(figure: Figure, panel: Axes, most: int) -> None:
+    """What lines and markers are, below the picture: in so many columns at most as the names leave room for."""
+    handles, labels = panel.get_legend_handles_labels()
+    wide = max(map(len, labels), default=0) * _CHARACTER + _HANDLE
+    fit = int(figure.get_figwidth() // wide)
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(most, fit)), frameon=False, fontsize=8)
 
 
 class _Digits(LogFormatter):
@@ -156,8 +168,7 @@ def reliability(models: list[tuple[str, Sequence[Sequence[float]], float]], titl
         _in_digits(lower.yaxis)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence (%)")
-        handles, labels = upper.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=1, frameon=False, fontsize=8)
+        _legend(figure, upper, 1)
         figure.suptitle(title, fontsize=10)
     return figure
 
@@ -193,8 +204,7 @@ def strength(
         panels[1].set_xticks(ticks, [f"{steps:g}" for steps in ticks])
         panels[1].minorticks_off()
         panels[1].set_xlabel("steps")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        _legend(figure, panels[0], 2)
         figure.suptitle(title, fontsize=10)
     return figure
 
