@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import shell
 
+from advmix_cli.experiments import plan, reading
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
@@ -22,6 +24,13 @@ def run(name: str, tmp_path: Path, **environment: str) -> str:
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.iterdir() if path.is_file())
+
+
+def test_study() -> None:
+    text = (EXAMPLES / "study.toml").read_text()
+    parts = plan.parts(reading.read(text, "study.toml"))
+    assert [part.kind for part in parts] == ["advtrain", "eval", "eval", "eval"] * 2
+    assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 30
 
 
 def test_quickstart(tmp_path: Path) -> None:
