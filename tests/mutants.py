@@ -433,7 +433,7 @@ MUTANTS = (
            "test_experiments.py::test_an_interval_over_seeds_is_wider_than_their_spread", "no spread over seeds"),
     Mutant("experiments/lines.py", "depth += _opened(line)", "depth += 0",
            "test_experiments.py::test_lines", "values of several lines are read as keys"),
-    Mutant("workflows/evaluation/statistics.py", "for each in strongest if", "for each in strongest if not",
+    Mutant("workflows/evaluation/statistics.py", "left += [robust[\"correct\"]] if audited else []", "left += []",
            "test_bounds.py::test_what_an_audit_leaves_of_the_same_images_closes_the_bracket",
            "the bracket forgets the audit"),
     Mutant("methods/trades.py", "x + (_JITTER * noise)", "x + 0 * (_JITTER * noise)",

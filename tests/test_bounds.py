@@ -13,7 +13,7 @@ from conftest import Run, on_cpu
 from torch import nn
 
 import advmix_cli
-from advmix_cli import bounds, models
+from advmix_cli import auditing, bounds, models
 from advmix_cli.bounds import intervals, linear
 from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.reading import READERS
@@ -293,6 +293,15 @@ def test_what_an_audit_leaves_of_the_same_images_closes_the_bracket(trained: Any
     assert bracket["attacked"]
     assert bracket["upper"] == told["audit"]["robust"]["accuracy"] < told["rows"][0]["accuracy"]
     assert bracket["lower"] <= bracket["upper"]
+
+
+def test_an_audit_of_fewer_images_closes_no_bracket(trained: Any, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditing, "IMAGES", 20)
+    told = advmix("eval", "a", "--certify", "--bounds", "ibp", "--audit", "--eps", "0.05", "--limit", "60", "--json")
+    (bracket,) = told.data["brackets"]
+    assert told.data["audit"]["robust"]["n"] == 20
+    assert not bracket["attacked"]
+    assert bracket["upper"] == told.data["rows"][0]["accuracy"]
 
 
 def test_an_image_proved_and_broken_is_an_error(certified: str, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,17 +68,14 @@ def brackets(evaluation: Evaluation) -> list[dict[str, Any]]:
         met = [
             cell for column, cell in zip(evaluation.columns, cells, strict=True) if _meets(column, proved, evaluation)
         ]
-        audited = evaluation.settings.audited
-        strongest = [row.audit["robust"]] if row.audit is not None and proved.holds_against(audited) else []
-        upper = min(
-            *(cell.correct for cell in met if cell.n == lower.n),
-            *(each["correct"] for each in strongest if each["n"] == lower.n),
-            lower.n,
-        )
+        left = [cell.correct for cell in met if cell.n == lower.n]
+        robust = row.audit["robust"] if row.audit is not None else {"n": 0}
+        audited = proved.holds_against(evaluation.settings.audited) and robust["n"] == lower.n
+        left += [robust["correct"]] if audited else []
         found.append(
             {
                 "model": model, "norm": proved.norm, "eps": proved.eps, "n": lower.n, "lower": lower.accuracy,
-                "upper": 100 * upper / lower.n, "attacked": len(met) > 1 or bool(strongest),
+                "upper": 100 * min(left) / lower.n, "attacked": len(met) > 1 or audited,
             }
         )  # fmt: skip
     return found
