@@ -20,7 +20,7 @@ from advmix_cli import experiments, requests
 from advmix_cli.cli import main
 from advmix_cli.errors import UsageError
 from advmix_cli.experiments import claims, plan, reading, writing
-from advmix_cli.experiments.commands import command_of
+from advmix_cli.experiments.commands import command_of, part_of_file
 from advmix_cli.experiments.lines import lines_of
 from advmix_cli.experiments.shape import Cell, Of
 from advmix_cli.statistics import t_tail
@@ -322,6 +322,7 @@ def test_bad_calls(file: Path, home: Path, advmix: Run) -> None:
         (("run", file, "--only", "three"), 2, "unknown table or figure"),
         (("run", file, "--init"), 2, "is there"),
         (("run", file, "--seeds", "0"), 2, "seeds"),
+        (("run", file, "--out", file), 2, "is a file"),
         (("reproduce", "table9"), 2, "unknown table or figure"),
         (("reproduce", "table1", "--dataset", "cifar10"), 2, "none of these is on cifar10"),
         (("reproduce", "--scale", "tiny"), 2, "no scale 'tiny'"),
@@ -516,6 +517,13 @@ def test_a_command_asks_what_a_part_asked(kind: str, request_: Any, monkeypatch:
         ours, theirs = getattr(request_, field.name), getattr(again, field.name)
         same = list(ours or ()) == list(theirs or ()) if isinstance(ours, list | tuple) else ours == theirs
         assert same, (field.name, line)
+
+
+def test_what_a_command_says_beside_its_request_is_left_out() -> None:
+    part = part_of_file("advmix eval m --report x.html -q --attack pgd --no-random-start --device cpu --json", "e")
+    assert part == '[evaluations."e"]\nof = "m"\nattack = "pgd"\nrandom_start = false\n'
+    with pytest.raises(UsageError, match="no part of an experiment"):
+        part_of_file("advmix visualize curves", "c")
 
 
 def test_an_artifact_tells_the_command_and_the_part_that_make_it(file: Path, home: Path, advmix: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,9 +65,7 @@ def run(
     def request() -> Experiment:
         from advmix_cli.experiments import Experiment
 
-        return Experiment(
-            file, scale, only, seeds=seeds, dry_run=dry_run, keep_going=keep_going, out=out, command=_command(ctx)
-        )
+        return Experiment(file, scale, only, seeds=seeds, dry_run=dry_run, keep_going=keep_going, out=out)
 
     carry_out(ctx, request, stopped=_CONTINUES)
 
@@ -118,10 +115,6 @@ def reproduce(
         wanted = [each.lower() for each in what or ["all"]]
         only = None if "all" in wanted else wanted
         override: dict[str, Any] = {} if preset is None else {"preset": preset}
-        return Experiment(None, scale, only, dataset, seeds, override, dry_run, keep_going, out, _command(ctx))
+        return Experiment(None, scale, only, dataset, seeds, override, dry_run, keep_going, out)
 
     carry_out(ctx, request, stopped=_CONTINUES)
-
-
-def _command(ctx: typer.Context) -> str:
-    return shlex.join(["advmix", *ctx.obj])

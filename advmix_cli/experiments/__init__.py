@@ -7,13 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advmix_cli import files
 from advmix_cli.errors import NotFoundError, UsageError, known_name
 from advmix_cli.results import Facts, Result, Table, duration
 from advmix_cli.settings import plain
 from advmix_cli.workflows.session import Session
+
+if TYPE_CHECKING:
+    from advmix_cli.experiments import plan, shape
 
 LARGEST = 1 << 20
 """Bytes of an experiment's file."""
@@ -40,7 +43,6 @@ class Experiment:
     dry_run: bool = False
     keep_going: bool = False
     out: Path | None = None
-    command: str = "advmix run"
 
     def resolve(self, session: Session) -> Carrying:
         """What is to be done; the file is read, and nothing is computed."""
@@ -52,9 +54,11 @@ class Experiment:
         only = self._only(experiment)
         parts = plan.parts(experiment, only)
         out = self.out or Path(f"{Path(name).stem}-{experiment.scale}" if experiment.scale else Path(name).stem)
-        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going, self.command)
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file, and a folder is wanted", "give another name")
+        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going)
 
-    def _only(self, experiment: Any) -> list[str] | None:
+    def _only(self, experiment: shape.Experiment) -> list[str] | None:
         """The tables and figures that are wanted: by their ids, by the beginning of these, of one data set."""
         if not self.only and self.dataset is None:
             return None
@@ -84,13 +88,12 @@ def _text(path: Path) -> str:
 class Carrying:
     """An experiment that is to be carried out."""
 
-    experiment: Any
-    parts: list[Any]
+    experiment: shape.Experiment
+    parts: list[plan.Part]
     only: Sequence[str] | None
     out: Path
     dry_run: bool
     keep_going: bool
-    command: str
 
     def carry_out(self, session: Session) -> Result:
         """Do what is not done, and collect the figures."""
@@ -100,12 +103,12 @@ class Carrying:
 
         found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
         data = writing.collected(self.experiment, found, self.parts, self.only)
-        data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
         whole = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"
         for name, content in (
-            ("results.json", whole), ("results.md", writing.markdown(data, self.command)),
-            ("results.html", pages.html(data, self.command, self.out)),
+            ("results.json", whole), ("results.md", writing.markdown(data, session.command)),
+            ("results.html", pages.html(data, session.command, self.out)),
         ):  # fmt: skip
             session.store.write((self.out / name).absolute(), content.encode())
         problem = next(iter(found.failed.values()), None)

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from advmix_cli.errors import AdvmixError, LockedError, NotFoundError, StoppedError
+from advmix_cli.errors import AdvmixError, LockedError, NotFoundError
 from advmix_cli.experiments.commands import command_of
 from advmix_cli.experiments.plan import Part
 from advmix_cli.experiments.shape import Cell
@@ -32,33 +32,30 @@ def carry_out(session: Session, parts: Sequence[Part], *, keep_going: bool = Fal
 
     With `keep_going` a part that fails takes with it only those that need it. Raises what the first failure raised.
     """
-    found, left, number = Found(), list(parts), 0
+    found, left = Found(), dict.fromkeys(parts)
     while left:
-        ready = [part for part in left if not any(need in left for need in part.needs)]
-        for part in ready:
+        before = len(left)
+        for part in [*left]:
+            if any(need in left for need in part.needs):
+                continue
             if any(need in found.failed for need in part.needs):
                 found.failed[part] = AdvmixError("what it needs failed", "see above")
-                left.remove(part)
+                del left[part]
                 continue
             try:
                 with session.store.lock(f"part-{part.key}"):
-                    session.report.note(f"part {number + 1} of {len(parts)}: {part.kind} {part}")
+                    session.report.note(f"part {len(parts) - len(left) + 1} of {len(parts)}: {part.kind} {part}")
                     _carry_out(session, part, found)
             except LockedError:
                 continue
-            except StoppedError:
-                raise
             except AdvmixError as error:
                 if not keep_going:
                     raise
                 session.report.warn(f"{part.kind} {part} failed: {error.message}")
                 found.failed[part] = error
-            left.remove(part)
-            number += 1
-            break
-        else:
-            if ready:
-                time.sleep(_AGAIN_S)
+            del left[part]
+        if len(left) == before:
+            time.sleep(_AGAIN_S)
     return found
 
 

@@ -15,6 +15,8 @@ from advmix_cli.settings import number
 
 _POSITIONAL = ("model", "models")
 _UNSAID = {"name", "verbose", "report", "fail_on"}
+_FLAGS = {"q", "quiet", "json", "force", "verbose", "skip_damaged"}
+"""Options of commands, and of no request, that take no value."""
 
 
 def command_of(kind: str, request: Any) -> str:
@@ -63,10 +65,9 @@ def part_of_file(command: str, id: str) -> str:
             continue
         name, equals, value = word.partition("=")
         key = name.lstrip("-").replace("-", "_")
-        flag = known.get(key.removeprefix("no_")) in (bool, bool | None)
-        if flag:
+        if known.get(key.removeprefix("no_")) in (bool, bool | None):
             given[key.removeprefix("no_")] = ["false" if key.startswith("no_") else "true"]
-        elif key in known or key in ("init", "name", "samples", "threads", "device", "batch_size"):
+        elif key not in _FLAGS:
             given.setdefault(key, []).append(value if equals else next(left, ""))
     lines += [f'command = "{kind}"'] if section == "runs" else [f"of = {json.dumps(of if len(of) != 1 else of[0])}"]
     for key, values in given.items():

@@ -28,7 +28,6 @@ def draw(
         cells = [cell for cell in cells_of(experiment, picture.of) if cell in found.models]
         for number, path in enumerate(_files(session, picture, cells, found), 1):
             name = f"{picture.id}.png" if number == 1 else f"{picture.id}-{number}.png"
-            out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
             drawn.append({"id": picture.id, "title": picture.title, "file": name})
     return drawn

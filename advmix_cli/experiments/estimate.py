@@ -12,13 +12,12 @@ from advmix_cli import models, runtime, training
 from advmix_cli.attacks import batches, frozen, logits
 from advmix_cli.attacks.common import gradient, objective
 from advmix_cli.config import TrainSettings
-from advmix_cli.data import ImageSet
+from advmix_cli.data import DatasetInfo
 from advmix_cli.experiments.plan import Part
-from advmix_cli.experiments.shape import Cell, Experiment, Of
+from advmix_cli.experiments.shape import INHERITED, TOGETHER, Cell, Experiment
 from advmix_cli.experiments.values import COMMANDS
 from advmix_cli.models import Network
 from advmix_cli.runtime import side_by_side
-from advmix_cli.threats import Threat
 from advmix_cli.workflows.choosing import Asked
 from advmix_cli.workflows.session import Session
 
@@ -60,41 +59,28 @@ class Estimate:
                 total += n * share * (backwards * both + max(forwards - backwards, 0) * forward)
         return float(total + (n * 4 * forward if settings.certified else 0.0))
 
-    def _run_of(self, cell: Cell) -> dict[str, Any]:
-        """The options of a cell's run; the data set and network are those of what it begins from."""
-        run = self.experiment.runs[cell.run]
-        begin: dict[str, Any] = {}
-        if isinstance(run.init, Of):
-            other = next(each for each in self.experiment.runs[run.init.run].cells() if each.fits(run.init))
-            begin = {name: value for name, value in self._run_of(other).items()
-                     if name in ("dataset", "arch", "arch_arg", "normalize", "image_size")}  # fmt: skip
-        return begin | dict(run.options) | cell.known
-
-    def _network(self, cell: Cell) -> tuple[Any, Network]:
-        options = self._run_of(cell)
-        return Asked(
-            options.get("dataset"), options.get("image_size"), options.get("arch"),
-            tuple(options.get("arch_arg") or ()), options.get("normalize"),
-        ).resolve(self.session)  # fmt: skip
+    def _network(self, cell: Cell) -> tuple[DatasetInfo, Network]:
+        options = self.experiment.said(cell.run, cell.known)
+        return Asked(**{name: options[name] for name in INHERITED if name in options}).resolve(self.session)
 
     def _training(self, part: Part) -> float:
         threads = runtime.threads()
         side = min(len(part.cells), threads) if self.device.type == "cpu" else 1
-        return sum(self._epoch(part.kind, cell, 1 if side > 1 else threads) for cell in part.cells) / side
+        return sum(self._run(part.kind, cell, 1 if side > 1 else threads) for cell in part.cells) / side
 
-    def _epoch(self, kind: str, cell: Cell, threads: int) -> float:
+    def _run(self, kind: str, cell: Cell, threads: int) -> float:
         """Seconds of a whole run, from an epoch of a few of its batches."""
         info, network = self._network(cell)
-        options = {name: (value,) if name in ("mix", "soft_label", "seed") and not isinstance(value, tuple) else value
-                   for name, value in self._run_of(cell).items()}  # fmt: skip
+        options = {name: (value,) if name in TOGETHER and not isinstance(value, tuple) else value
+                   for name, value in self.experiment.said(cell.run, cell.known).items()}  # fmt: skip
         settings: TrainSettings = COMMANDS[kind](**options).settings(info, network.arch)
         n = min(settings.limit or info.sizes["train"], info.sizes["train"])
-        known = (network, threads, dataclasses.replace(settings, seed=0, soft_label=0.0, epochs=1))
         forward, both = self._measured(network)
         if both > _SLOW:  # a batch would take long, and its passes are all that counts
             steps = settings.adversary.threat.steps if settings.adversary else 0
             judged = (settings.validation + min(info.sizes["test"], settings.limit or n)) / n * forward
             return float(settings.epochs * n * ((1 + steps) * both + judged))
+        known = (network, threads, dataclasses.replace(settings, seed=0, soft_label=0.0, epochs=1))
         if known not in self._epochs:
             few = max(min(_BATCHES * settings.batch_size, n), 2 * settings.batch_size)
             self._epochs[known] = self._timed(settings, network, few, n, info.sizes["test"], threads)
@@ -104,22 +90,20 @@ class Estimate:
         """Seconds an image of an epoch, judging in proportion: of the second one, when all is warm."""
         images = self.session.images(settings.dataset, "train")
         held = max(few * settings.validation // max(n, 1), 2)
-        order = torch.arange(len(images))
         judged = max(few * min(test, settings.limit or test) // n, 2)
         sizes = (few, held if settings.validation else 0, judged)
-        tried = training.Splits(*(self._part(images, order, few * (i > 0), size) for i, size in enumerate(sizes)))
+        parts = (images.take(torch.arange(few * (i > 0), few * (i > 0) + size) % len(images))
+                 for i, size in enumerate(sizes))  # fmt: skip
+        tried = training.Splits(*(part.to(self.device) for part in parts))
         short = dataclasses.replace(settings, epochs=2, validation=tried.validation.y.numel())
         runtime.configure(threads, self.device)
-        began: list[float] = []
+        ended: list[float] = []
         training.train(
             models.build(network).to(self.device), tried, short,
-            on_epoch=lambda row, state, clock: began.append(time.perf_counter()),
+            on_epoch=lambda row, state, clock: ended.append(time.perf_counter()),
         )  # fmt: skip
         runtime.configure(self.session.threads, self.device)
-        return (began[1] - began[0]) / few
-
-    def _part(self, images: ImageSet, order: torch.Tensor, begin: int, count: int) -> ImageSet:
-        return images.take(order[begin : begin + count] % len(images)).to(self.device)
+        return (ended[1] - ended[0]) / few
 
     def _measured(self, network: Network) -> tuple[float, float]:
         """(seconds of a forward pass, of one and back) for an image, with all threads."""
@@ -129,14 +113,13 @@ class Estimate:
             n = size * (runtime.threads() if self.device.type == "cpu" else 1)
             x = torch.rand(n, *network.shape, device=self.device)
             y = torch.zeros(n, dtype=torch.long, device=self.device)
-            threat = Threat(steps=1)
 
             def forward(begin: int) -> torch.Tensor:
                 with torch.no_grad():
                     return logits(model, x[begin : begin + size])
 
             def both(begin: int) -> torch.Tensor:
-                loss = objective(threat.loss, y[begin : begin + size], None)
+                loss = objective("ce", y[begin : begin + size], None)
                 return gradient(model, x[begin : begin + size], loss)[0]
 
             with frozen(model):

@@ -74,17 +74,16 @@ def _place(experiment: Experiment, found: Found, evaluation: Evaluation, figure:
     return places[0]
 
 
-def summed(ones: Sequence[One], reference: float | None) -> dict[str, Any] | None:
+def summed(ones: Sequence[One], reference: float | None, *, percent: bool = True) -> dict[str, Any] | None:
     """The mean over seeds and its 95 % interval, and how a reference stands to it; None for no figure.
 
-    Of one seed Wilson's interval of the images; of several what the spread over seeds and the images' number leave.
-    A loss has an interval over seeds alone.
+    `percent`: it is an accuracy, and no loss. Of one seed it is Wilson's interval of the images; of several what the
+    spread over seeds and the images' number leave. A loss has an interval over seeds alone.
     """
     if not ones:
         return None
     n = min(one.measured.n for one in ones)
     mean, deviation = mean_and_deviation([one.value for one in ones])
-    percent = all(one.value == one.measured.accuracy for one in ones)
     if len(ones) == 1:
         low, high = ones[0].measured.interval if percent else (mean, mean)
     else:

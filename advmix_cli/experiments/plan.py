@@ -117,14 +117,14 @@ class _Planning:
                 for row in table.rows:
                     for cell in cells_of(experiment, [row.of]):
                         found |= {(column.evaluation, cell): None for column in table.columns.values()}
-        for claim in experiment.claims.values():
-            if only is None:
-                found |= {(claim.figure.evaluation, cell): None for cell in cells_of(experiment, claim.order)}
         if only is None:
-            for evaluation in experiment.evaluations.values():
-                found |= {(evaluation.id, cell): None for cell in cells_of(experiment, evaluation.of)}
+            for claim in experiment.claims.values():
+                found |= {(claim.figure.evaluation, cell): None for cell in cells_of(experiment, claim.order)}
+            found |= {(id, cell): None for id, each in experiment.evaluations.items()
+                      for cell in cells_of(experiment, each.of)}  # fmt: skip
+        evaluated = {id: set(cells_of(experiment, each.of)) for id, each in experiment.evaluations.items()}
         for id, cell in found:
-            if cell not in cells_of(experiment, experiment.evaluations[id].of):
+            if cell not in evaluated[id]:
                 raise UsageError(f"{experiment.file}: {id} does not evaluate {cell}", "add its run to `of`")
         return list(found)
 
@@ -175,6 +175,6 @@ class _Planning:
         caches = [
             (attack, other) for attack in evaluation.samples
             for other in cells_of(self.experiment, self.experiment.attacks[attack].of)
-            if cell.agrees(other) and learned(Of(cell.run, cell.known)) == learned(Of(other.run, other.known))
+            if cell.agrees(other) and learned(cell.run, cell.known) == learned(other.run, other.known)
         ]  # fmt: skip
         return self.part("eval", evaluation, cell, caches)

@@ -199,23 +199,24 @@ class _Reader:
         if seeds and "seed" not in given:
             grid = {name: each for name, each in grid.items() if name != "seed"} | {"seed": list(range(seeds))}
         cells = {name: self.several((*path, "grid", name), command, name, each) for name, each in grid.items()}
-        if math.prod(map(len, cells.values())) > MOST_CELLS:
-            raise self.wrong(
-                (*path, "grid"), f"a grid of {math.prod(map(len, cells.values())):,} runs", "at most 10,000"
-            )
+        size = math.prod(map(len, cells.values()))
+        if size > MOST_CELLS:
+            raise self.wrong((*path, "grid"), f"a grid of {size:,} runs", f"at most {MOST_CELLS:,}")
         options = {name: each for name, each in given.items() if name not in ("command", "grid", "init")}
         both = sorted(set(options) & set(cells))
         if both:
             raise self.wrong((*path, both[0]), f"{both[0]} stands in the grid, too", "say it once")
-        init = given.get("init")
-        begin = self.one_of((*path, "init"), init) if isinstance(init, dict) else init
-        if begin is not None and not isinstance(begin, Of):
-            begin = self.text((*path, "init"), begin)
-            begin = self.one_of((*path, "init"), begin) if begin in self.tables("runs") else begin
-            if isinstance(begin, str) and any(begin in self.tables(each) for each in ("tables", "figures", "claims")):
-                self.known((*path, "init"), "runs", begin)
         chosen = self.chosen(path, command, options)
+        begin = self.begin((*path, "init"), given["init"]) if "init" in given else None
         return Run(id, command, {name: each for name, each in chosen.items() if name not in cells}, cells, begin)
+
+    def begin(self, path: lines.Path, init: Any) -> Of | str:
+        """What a run begins from: cells of a run of the file, else a model as the command line takes it."""
+        if isinstance(init, dict):
+            return self.one_of(path, init)
+        name = self.text(path, init)
+        of_the_file = any(name in self.tables(each) for each in ("runs", "tables", "figures", "claims"))
+        return self.one_of(path, name) if of_the_file else name
 
     def several(self, path: lines.Path, command: str, name: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value:

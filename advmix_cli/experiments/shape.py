@@ -12,6 +12,9 @@ Values = Mapping[str, Any]
 TOGETHER = ("mix", "soft_label", "seed")
 """What several runs may differ in and still be trained together."""
 
+INHERITED = ("dataset", "image_size", "arch", "arch_arg", "normalize")
+"""What a run takes over from what it begins from."""
+
 MATCHED = ("seed", "dataset")
 """What the cells of two runs must agree on to meet, where both have it."""
 
@@ -143,7 +146,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All of it. `lines` says where in the file each part is, for errors."""
+    """All of it."""
 
     title: str
     summary: str
@@ -158,10 +161,15 @@ class Experiment:
 
     def dataset(self, id: str) -> Any:
         """The data set of a table or picture."""
-        return self.learned(self.tables[id].rows[0].of if id in self.tables else self.pictures[id].of[0])
+        of = self.tables[id].rows[0].of if id in self.tables else self.pictures[id].of[0]
+        return self.learned(of.run, of.at)
 
-    def learned(self, of: Of) -> Any:
-        """The data set of some cells: their own, else that of what they begin from."""
-        run = self.runs[of.run]
-        own = of.at.get("dataset", run.options.get("dataset"))
-        return self.learned(run.init) if own is None and isinstance(run.init, Of) else own
+    def learned(self, run: str, values: Values) -> Any:
+        """The data set of cells of a run with those values in the grid."""
+        return self.said(run, values).get("dataset")
+
+    def said(self, run: str, values: Values) -> dict[str, Any]:
+        """All options of such cells: where nothing is said, images and network are those of what they begin from."""
+        chosen = self.runs[run]
+        begun = self.said(chosen.init.run, chosen.init.at) if isinstance(chosen.init, Of) else {}
+        return {name: each for name, each in begun.items() if name in INHERITED} | {**chosen.options, **values}

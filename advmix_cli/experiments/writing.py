@@ -27,7 +27,11 @@ def collected(
             {
                 "row": row.label,
                 "figures": {
-                    name: figures.summed(figures.of(experiment, found, column, row.of), row.reference.get(name))
+                    name: figures.summed(
+                        figures.of(experiment, found, column, row.of),
+                        row.reference.get(name),
+                        percent=column.figure == "accuracy",
+                    )
                     for name, column in table.columns.items()
                 },
                 "reference": dict(row.reference),
