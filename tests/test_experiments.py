@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import Run
 
 from advmix_cli import experiments, requests
@@ -273,7 +275,12 @@ BAD = {
     "an unknown evaluation": (
         'columns.clean = { evaluation = "all" }', 'columns.clean = { evaluation = "al" }', "no evaluation 'al'",
     ),
-    "an unknown figure": ('figure = "loss"', 'figure = "lose"', "figure is accuracy or loss"),
+    "an unknown figure": ('figure = "loss"', 'figure = "lose"', "figure is accuracy, loss, saturation"),
+    "no evaluation": ('columns.clean = { evaluation = "all" }', "columns.clean = { evaluation = [] }", "an empty list"),
+    "colours in a table": (
+        'columns.clean = { evaluation = "all" }',
+        'columns.clean = { on = "attacked", figure = "saturation" }', "saturation is for claims",
+    ),
     "no columns": ('columns.clean = { evaluation = "all" }', "columns = {}", "columns must be"),
     "a reference without its column": (
         "reference = { clean = 99.5 }", "reference = { klean = 9 }", "unknown key 'klean'",
@@ -409,6 +416,73 @@ def test_two_are_compared_on_the_same_images() -> None:
     assert claims.compared([_one(worse)], [_one(better)]) == (back, p)
     assert claims.compared([_one(better)], [_one(better)]) == (0.5, 0.5)
     assert claims.compared([_one(worse)], [_one(better)], slack=25)[0] < 0.5
+
+
+def test_colours_are_compared_image_by_image() -> None:
+    draw = random.Random(0)
+    greyer = [draw.gauss(-0.5, 1) for _ in range(100)]
+    verdict = claims._changed(greyer, 0.0)
+    assert verdict["verdict"] == "holds"
+    assert verdict["p"] < 0.001
+    assert claims._changed([-each for each in greyer], 0.0)["verdict"] == "does not hold"
+    assert claims._changed([*greyer, *(-each for each in greyer)], 0.0)["verdict"] == "not decided at this scale"
+    assert claims._changed([], 0.0)["p"] is None
+
+
+COLOURS = """
+[runs.grey]
+command = "train"
+dataset = "npz:grey.npz"
+arch = "convsmall"
+epochs = 1
+
+[runs.defended]
+command = "advtrain"
+init = { run = "grey" }
+epochs = 1
+steps = 1
+
+[attacks.attacked]
+of = "grey"
+steps = 2
+
+[evaluations.plain]
+of = "grey"
+
+[evaluations.robust]
+of = "defended"
+attack = ["fgsm"]
+
+[claims.greyer]
+claim = "attacked images are greyer"
+figure = { on = "attacked", figure = "saturation" }
+order = ["grey"]
+below = 0
+
+[claims.cost]
+claim = "adversarial training costs accuracy"
+figure = { evaluation = ["plain", "robust"] }
+order = ["grey", "defended"]
+"""
+
+
+def test_a_claim_may_be_of_colours_and_of_two_evaluations(home: Path, advmix: Run, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    grey = np.repeat(draw.integers(0, 256, (80, 28, 28, 1), dtype=np.uint8), 3, axis=3)
+    labels = np.arange(80) % 4
+    np.savez("grey.npz", x_train=grey[:60], y_train=labels[:60], x_test=grey[60:], y_test=labels[60:])
+    Path("colours.toml").write_text(COLOURS)
+    made = advmix("run", "colours.toml", "--out", "out", "--json")
+    assert made.code == 0, made.err
+    greyer, cost = made.data["claims"]
+    assert greyer["verdict"] == "does not hold"
+    assert greyer["n"] == 20
+    x_adv = torch.load(home / "samples" / next(each.name for each in (home / "samples").glob("*.pt")))["adv_inputs"]
+    assert greyer["figures"][0] == pytest.approx(100 * (x_adv.amax(1) - x_adv.amin(1)).mean().item(), rel=1e-4)
+    assert None not in cost["figures"]
+    assert cost["n"] == 20
 
 
 def test_over_seeds_it_is_their_differences() -> None:

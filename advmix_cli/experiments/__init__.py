@@ -102,7 +102,7 @@ class Carrying:
         from advmix_cli.experiments import carrying, drawing, pages, writing
 
         found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
-        data = writing.collected(self.experiment, found, self.parts, self.only)
+        data = writing.collected(session, self.experiment, found, self.parts, self.only)
         self.out.mkdir(parents=True, exist_ok=True)
         data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
         whole = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"

@@ -11,17 +11,22 @@ from advmix_cli.experiments.carrying import Found
 from advmix_cli.experiments.figures import One
 from advmix_cli.experiments.shape import Claim, Experiment
 from advmix_cli.statistics import mcnemar, mean_and_deviation, t_tail, wilson
+from advmix_cli.workflows.session import Session
 
 LEVEL = 0.05
 VERDICTS = ("holds", "does not hold", "not decided at this scale")
 
 
-def judged(experiment: Experiment, found: Found, claim: Claim) -> dict[str, Any]:
+def judged(session: Session, experiment: Experiment, found: Found, claim: Claim) -> dict[str, Any]:
     """The verdict, with the p-value of the test and the figures that it was come to by.
 
     An order holds where each figure is surely above the next, one-sided at 5 %: on the same images by McNemar's exact
     test for one seed, by Student's paired t-test over seeds for several. It does not hold where one is surely below.
+    A change of saturation is surely below by Student's test over the images.
     """
+    if claim.figure.figure == "saturation":
+        changes = figures.saturation(session, experiment, found, claim.figure.on, claim.order[0])
+        return {"id": claim.id, "claim": claim.claim, **_changed(changes, claim.below or 0.0)}
     each = [figures.of(experiment, found, claim.figure, of) for of in claim.order]
     told = {
         "id": claim.id, "claim": claim.claim,
@@ -40,6 +45,19 @@ def judged(experiment: Experiment, found: Found, claim: Claim) -> dict[str, Any]
     if above < LEVEL:
         return told | {"verdict": VERDICTS[0], "p": above}
     return told | {"verdict": VERDICTS[1 if below < LEVEL else 2], "p": below if below < LEVEL else above}
+
+
+def _changed(changes: Sequence[float], below: float) -> dict[str, Any]:
+    """Whether the mean of what images changed by is surely below that."""
+    n = len(changes)
+    mean, deviation = mean_and_deviation(changes) if changes else (None, 0.0)
+    told = {"figures": [mean], "seeds": 1, "n": n}
+    if mean is None or not deviation:
+        return told | {"verdict": VERDICTS[2], "p": None}
+    t = (below - mean) / (deviation / n**0.5)
+    holds, fails = t_tail(t, n - 1), t_tail(-t, n - 1)
+    verdict = 0 if holds < LEVEL else 1 if fails < LEVEL else 2
+    return told | {"verdict": VERDICTS[verdict], "p": fails if verdict == 1 else holds}
 
 
 def compared(a: Sequence[One], b: Sequence[One], slack: float = 0.0) -> tuple[float, float]:

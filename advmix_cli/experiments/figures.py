@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from advmix_cli import artifacts
 from advmix_cli.errors import UsageError, nearest
 from advmix_cli.experiments.carrying import Found
 from advmix_cli.experiments.plan import cells_of
@@ -15,7 +16,10 @@ from advmix_cli.statistics import mean_and_deviation
 from advmix_cli.threats import ATTACKS
 from advmix_cli.workflows.evaluation.record import Cell as Measured
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
+from advmix_cli.workflows.references import resolve_samples
+from advmix_cli.workflows.session import Session
 
+_AT_ONCE = 1000
 _Z = 1.959963984540054
 
 
@@ -34,7 +38,8 @@ def of(experiment: Experiment, found: Found, figure: Figure, cells: Of) -> list[
     """The figure of each of those cells whose evaluation is there."""
     ones = []
     for cell in cells_of(experiment, [cells]):
-        evaluation = found.evaluations.get((figure.evaluation, cell))
+        id = experiment.evaluates(figure, cell)
+        evaluation = None if id is None else found.evaluations.get((id, cell))
         if evaluation is None:
             continue
         place = _place(experiment, found, evaluation, figure, cell)
@@ -69,9 +74,32 @@ def _place(experiment: Experiment, found: Found, evaluation: Evaluation, figure:
             *experiment.attacks
         }
         raise UsageError(
-            f"{experiment.file}: {figure.evaluation} has no {figure.on!r} of {cell}", nearest(figure.on, names)
+            f"{experiment.file}: {' or '.join(figure.evaluations)} has no {figure.on!r} of {cell}",
+            nearest(figure.on, names),
         )
     return places[0]
+
+
+def saturation(session: Session, experiment: Experiment, found: Found, attack: str, cells: Of) -> list[float]:
+    """What the saturation of each attacked image is more than before, in percent of full colour; [] for no images.
+
+    The saturation of an image is the mean over its pixels of the largest channel less the smallest.
+    """
+    from advmix_cli.attacks import to_float
+
+    changes: list[float] = []
+    for cell in cells_of(experiment, [cells]):
+        if (attack, cell) not in found.caches:
+            continue
+        cache = resolve_samples(session, found.caches[attack, cell])
+        assert cache.record is not None
+        x_adv, _, index = artifacts.samples_tensors(cache.path)
+        images = session.images(cache.record["dataset"], cache.record["split"]).take(index)
+        for first in range(0, len(index), _AT_ONCE):
+            which = slice(first, first + _AT_ONCE)
+            after, before = ((x.amax(1) - x.amin(1)).mean((1, 2)) for x in (x_adv[which], to_float(images.x[which])))
+            changes += (100 * (after - before)).tolist()
+    return changes
 
 
 def summed(ones: Sequence[One], reference: float | None, *, percent: bool = True) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from advmix_cli import requests
 from advmix_cli.errors import UsageError
-from advmix_cli.experiments.shape import TOGETHER, Cell, Experiment, Measured, Of, Run
+from advmix_cli.experiments.shape import TOGETHER, Cell, Experiment, Figure, Measured, Of, Run
 from advmix_cli.experiments.values import COMMANDS
 from advmix_cli.settings import digest
 
@@ -94,39 +94,51 @@ class _Planning:
         experiment = self.experiment
         wanted: dict[Part, None] = {}
         speak = self.speak(only)
-        for evaluation, cell in speak:
-            self.add(wanted, self.evaluation(experiment.evaluations[evaluation], cell))
+        for id, cell in speak:
+            made = self.attacked[id, cell] if id in experiment.attacks else None
+            self.add(wanted, made or self.evaluation(experiment.evaluations[id], cell))
         for id, picture in experiment.pictures.items():
             if only is None or id in only:
                 for cell in cells_of(experiment, picture.of):
-                    made = self.trained[cell] if picture.attack is None else self.attacked.get((picture.attack, cell))
-                    if made is None:
-                        raise UsageError(f"{experiment.file}: {picture.attack} does not attack {cell}", "see figures")
-                    self.add(wanted, made)
+                    if picture.attack is None:
+                        self.add(wanted, self.trained[cell])
+                    else:
+                        self.add(wanted, self.attacked[self.checked(picture.attack, cell)])
         if only is None:
             for part in [*self.trained.values(), *self.attacked.values()]:
                 self.add(wanted, part)
         return list(wanted)
 
     def speak(self, only: Sequence[str] | None) -> list[tuple[str, Cell]]:
-        """(evaluation, cell) of all that tables and claims speak of, and where nothing is left out of all others."""
+        """(evaluation or attack, cell) of all that tables and claims speak of, and if all is wanted of all others."""
         experiment = self.experiment
         found: dict[tuple[str, Cell], None] = {}
         for id, table in experiment.tables.items():
             if only is None or id in only:
                 for row in table.rows:
                     for cell in cells_of(experiment, [row.of]):
-                        found |= {(column.evaluation, cell): None for column in table.columns.values()}
+                        found |= {self.measuring(column, cell): None for column in table.columns.values()}
         if only is None:
             for claim in experiment.claims.values():
-                found |= {(claim.figure.evaluation, cell): None for cell in cells_of(experiment, claim.order)}
+                found |= {self.measuring(claim.figure, cell): None for cell in cells_of(experiment, claim.order)}
             found |= {(id, cell): None for id, each in experiment.evaluations.items()
                       for cell in cells_of(experiment, each.of)}  # fmt: skip
-        evaluated = {id: set(cells_of(experiment, each.of)) for id, each in experiment.evaluations.items()}
-        for id, cell in found:
-            if cell not in evaluated[id]:
-                raise UsageError(f"{experiment.file}: {id} does not evaluate {cell}", "add its run to `of`")
         return list(found)
+
+    def measuring(self, figure: Figure, cell: Cell) -> tuple[str, Cell]:
+        """What measures a figure of a cell. Raises UsageError where nothing does."""
+        if not figure.evaluations:
+            return self.checked(figure.on, cell)
+        id = self.experiment.evaluates(figure, cell)
+        if id is None:
+            said = f"{self.experiment.file}: {' or '.join(figure.evaluations)} does not evaluate {cell}"
+            raise UsageError(said, "add its run to `of`")
+        return id, cell
+
+    def checked(self, attack: str, cell: Cell) -> tuple[str, Cell]:
+        if (attack, cell) not in self.attacked:
+            raise UsageError(f"{self.experiment.file}: {attack} does not attack {cell}", "add its run to `of`")
+        return attack, cell
 
     def add(self, wanted: dict[Part, None], part: Part) -> None:
         for need in part.needs:

@@ -13,6 +13,7 @@ from advmix_cli.experiments import lines
 from advmix_cli.experiments.shape import Claim, Experiment, Figure, Measured, Of, Picture, Row, Run, Table
 from advmix_cli.experiments.values import COMMANDS, options_of, taken
 
+FIGURES = ("accuracy", "loss", "saturation")
 PICTURES = ("curves", "samples", "mixing")
 MOST_CELLS = 10_000
 _WANTS = {"runs": "run", "attacks": "attack", "evaluations": "evaluation"}
@@ -242,15 +243,21 @@ class _Reader:
     def figure(self, path: lines.Path, given: Any) -> Figure:
         if not isinstance(given, dict):
             raise self.wrong(path, f"{path[-1]} must be a table", 'write {evaluation = "NAME", on = "clean"}')
-        self.keys(path, given, ("evaluation", "on", "figure", "at"), ("evaluation",))
-        evaluation = self.known(path, "evaluations", self.text(path, given["evaluation"]))
-        figure = given.get("figure", "accuracy")
-        if figure not in ("accuracy", "loss"):
-            raise self.wrong(path, f"figure is accuracy or loss, not {figure!r}")
-        at = given.get("at", {})
+        figure, at = given.get("figure", "accuracy"), given.get("at", {})
+        if figure not in FIGURES:
+            raise self.wrong(path, f"figure is {', '.join(FIGURES)}, not {figure!r}")
         if not isinstance(at, dict):
             raise self.wrong(path, f"at must be a table, not {at!r}")
-        return Figure(evaluation, self.text(path, given.get("on", "clean")), figure, at)
+        if figure == "saturation":
+            self.keys(path, given, ("on", "figure"), ("on",))
+            return Figure((), self.known(path, "attacks", self.text(path, given["on"])), figure)
+        self.keys(path, given, ("evaluation", "on", "figure", "at"), ("evaluation",))
+        evaluations = tuple(
+            self.known(path, "evaluations", self.text(path, each)) for each in self.names(path, given["evaluation"])
+        )
+        if not evaluations:
+            raise self.wrong(path, "evaluation must be a name or several, not an empty list")
+        return Figure(evaluations, self.text(path, given.get("on", "clean")), figure, at)
 
     def table(self, id: str, given: dict[str, Any]) -> Table:
         path = ("tables", id)
@@ -270,6 +277,9 @@ class _Reader:
             self.keys((*at, "reference"), reference, columns)
             found.append(Row(self.text((*at, "row"), row["row"]), self.one_of((*at, "of"), row["of"]), reference))
         figures = {name: self.figure((*path, "columns", name), each) for name, each in columns.items()}
+        for name, figure in figures.items():
+            if figure.figure == "saturation":
+                raise self.wrong((*path, "columns", name), "saturation is for claims, and no table has it")
         return Table(id, self.text((*path, "title"), given.get("title", id)), figures, tuple(found))
 
     def picture(self, id: str, given: dict[str, Any]) -> Picture:
@@ -296,8 +306,11 @@ class _Reader:
             "below" in given or "keeps" in given or len(order) < 2
         ):
             raise self.wrong((*path, "order"), "an order has two at least, below one, keeps two")
+        figure = self.figure((*path, "figure"), given["figure"])
+        if figure.figure == "saturation" and "below" not in given:
+            raise self.wrong((*path, "figure"), "saturation is surely below something, or no claim", "write below = 0")
         return Claim(
-            id, self.text((*path, "claim"), given["claim"]), self.figure((*path, "figure"), given["figure"]), order,
+            id, self.text((*path, "claim"), given["claim"]), figure, order,
             given.get("below"), given.get("keeps"),
         )  # fmt: skip
 

@@ -89,10 +89,11 @@ class Figure:
     """Which figure of an evaluation: what was met, `on`, and whether its accuracy or its loss.
 
     `on` is "clean", "certified", "worst case", an attack's name, or the id of an attack of the file, whose images are
-    then those made against the cell that `at` says.
+    then those made against the cell that `at` says. Of several evaluations it is the first that has the cell. The
+    figure "saturation" is of no evaluation, but of an attack's images: how much more colour they have than before.
     """
 
-    evaluation: str
+    evaluations: tuple[str, ...]
     on: str = "clean"
     figure: str = "accuracy"
     at: Values = dataclasses.field(default_factory=dict)
@@ -158,6 +159,10 @@ class Experiment:
     claims: Mapping[str, Claim]
     scale: str
     file: str
+
+    def evaluates(self, figure: Figure, cell: Cell) -> str | None:
+        """The first evaluation of a figure that has the cell, None for none."""
+        return next((id for id in figure.evaluations if any(map(cell.fits, self.evaluations[id].of))), None)
 
     def dataset(self, id: str) -> Any:
         """The data set of a table or picture."""

@@ -11,12 +11,13 @@ from advmix_cli.experiments.plan import Part
 from advmix_cli.experiments.shape import Experiment
 from advmix_cli.results import Table, shown
 from advmix_cli.settings import number
+from advmix_cli.workflows.session import Session
 
 _NOT_RUN = "not run"
 
 
 def collected(
-    experiment: Experiment, found: Found, parts: Sequence[Part], only: Sequence[str] | None
+    session: Session, experiment: Experiment, found: Found, parts: Sequence[Part], only: Sequence[str] | None
 ) -> dict[str, Any]:
     """All figures and verdicts, in plain values."""
     tables = {}
@@ -40,7 +41,7 @@ def collected(
         ]
         units = {name: "nats" if column.figure == "loss" else "%" for name, column in table.columns.items()}
         tables[id] = {"title": table.title, "columns": units, "rows": rows}
-    judged = [claims.judged(experiment, found, each) for each in experiment.claims.values()]
+    judged = [claims.judged(session, experiment, found, each) for each in experiment.claims.values()]
     if only is not None:
         judged = [each for each in judged if None not in each["figures"]]
     evaluations = [each for _, each in sorted({each.name: each for each in found.evaluations.values()}.items())]
