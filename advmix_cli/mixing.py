@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from advmix_cli import world
 from advmix_cli.config import TrainSettings, check_sigma
 from advmix_cli.errors import UsageError, nearest
+from advmix_cli.gathering import whole
 from advmix_cli.models.normalize import inner
 from advmix_cli.models.stages import stages as find_stages
 from advmix_cli.runtime import generator, python_random
@@ -37,11 +39,23 @@ def mix(a: torch.Tensor, b: torch.Tensor, lam: float | torch.Tensor) -> torch.Te
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """How one batch is mixed: at the input of `stage`, with its copy shuffled by `perm` (N,), in proportion `lam`."""
+    """How one batch is mixed: at the input of `stage`, with its copy shuffled by `perm`, in proportion `lam`.
+
+    `perm` (N,) is that of the whole batch, of which a rank has only some rows.
+    """
 
     lam: float | torch.Tensor
     stage: int | str
     perm: torch.Tensor
+
+    def shuffled(self, x: torch.Tensor) -> torch.Tensor:
+        """The copy of what this process has of a batch: rows of the whole."""
+        ranks = world.current()
+        return whole(ranks, x, len(self.perm))[ranks.rows(self.perm)]
+
+    def mixed(self, x: torch.Tensor) -> torch.Tensor:
+        """What this process has of a batch, mixed with its copy."""
+        return mix(x, self.shuffled(x), self.lam)
 
 
 class Mixer:
@@ -109,9 +123,9 @@ def _mixed_input(module: nn.Module, draw: Draw) -> Iterator[list[bool]]:
             return None
         called.append(True)
         x = inputs[0] if inputs else None
-        if not isinstance(x, torch.Tensor) or x.shape[:1] != draw.perm.shape:
+        if not isinstance(x, torch.Tensor) or x.shape[:1] != world.current().rows(draw.perm).shape:
             raise UsageError("a stage's first input is no batch of representations", "mix at another: --mix-stages")
-        return mix(x, x[draw.perm], draw.lam), *inputs[1:]
+        return draw.mixed(x), *inputs[1:]
 
     handle = module.register_forward_pre_hook(mixed)
     try:
@@ -138,11 +152,11 @@ def forward_mixed(
     if draw is None:
         return model(x), targets
     if partner is not None:
-        return model(mix(x, partner[draw.perm], draw.lam)), mix(targets, targets[draw.perm], draw.lam)
-    mixed = mix(targets, targets[draw.perm], draw.lam)
+        return model(mix(x, draw.shuffled(partner), draw.lam)), draw.mixed(targets)
+    mixed = draw.mixed(targets)
     module = (places(model, (draw.stage,)) if found is None else found)[draw.stage]
     if module is None:
-        return model(mix(x, x[draw.perm], draw.lam)), mixed
+        return model(draw.mixed(x)), mixed
     with _mixed_input(module, draw) as called:
         logits = model(x)
     if not called:

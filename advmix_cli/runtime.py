@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from advmix_cli import world
 from advmix_cli.config import check_machine
 from advmix_cli.errors import UsageError
 
@@ -26,6 +27,10 @@ def device(name: str) -> torch.device:
     """The device of that name; `auto` takes cuda, then mps, then cpu. Raises UsageError where there is none."""
     check_machine(name, None)
     base, _, index = name.partition(":")
+    ranks = world.current()
+    if ranks.joined and name in ("auto", "cuda") and torch.cuda.is_available():
+        name, base, index = f"cuda:{ranks.local}", "cuda", str(ranks.local)
+        torch.cuda.set_device(ranks.local)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if base == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))

@@ -140,9 +140,9 @@ class Store:
         """The pieces of the state of the job that makes `name`, in their order."""
         return sorted((self.root / "unfinished").glob(f"{glob.escape(name)}.[0-9]*.pt"))
 
-    def unfinished_piece(self, name: str, number: int) -> Path:
-        """Where one of them is, or would be."""
-        return self.root / "unfinished" / f"{name}.{number:06}.pt"
+    def unfinished_piece(self, name: str, number: int, lane: str = "") -> Path:
+        """Where one of them is, or would be; of processes that share the job each has a lane."""
+        return self.root / "unfinished" / f"{name}.{lane}{number:06}.pt"
 
     def delete(self, path: Path) -> None:
         """Remove one file; one that is gone already is fine."""
@@ -319,6 +319,22 @@ class Store:
         with contextlib.suppress(OSError):
             return shutil.disk_usage(self.root).free
         return None
+
+
+class Follower(Store):
+    """The store as ranks have it that leave writing to the first: they read."""
+
+    def write(self, path: Path, data: bytes) -> Path:
+        """Nothing."""
+        return path
+
+    def delete(self, path: Path) -> None:
+        """Nothing."""
+
+    @contextlib.contextmanager
+    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """The first rank's lock is that of all."""
+        yield
 
 
 def check_alias(alias: str) -> str:

@@ -13,22 +13,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli import graphs, methods
-from advmix_cli.attacks import attack_set, to_float
+from advmix_cli import checking, graphs, methods, world
+from advmix_cli.attacks import to_float
 from advmix_cli.augmentation import augment, cutmix, idbh
-from advmix_cli.bounds import certify_set
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import ImageSet
 from advmix_cli.data.pixels import batches
 from advmix_cli.errors import AdvmixError, StateError, UsageError
-from advmix_cli.evaluation import score
+from advmix_cli.gathering import together
 from advmix_cli.methods.averaging import Average
 from advmix_cli.methods.perturbing import perturbable, perturbed, statistics_kept
 from advmix_cli.mixing import Mixer
 from advmix_cli.optimizing import forget, optimizer_of, scheduler_of, state_of, take_over
 from advmix_cli.optimizing import step as take_step
 from advmix_cli.runtime import derived, generator
-from advmix_cli.threats import Threat
 
 Weights = dict[str, torch.Tensor]
 State = dict[str, Any]
@@ -103,11 +101,13 @@ class _Run:
         self.model, self.splits, self.settings = model, splits, settings
         self.device = splits.train.y.device
         self.optimizer = optimizer_of(model, settings, self.device)
-        self.graphs = graphs.Graphs() if graphs.recordable(model) else None
+        self.ranks = world.current()
+        self.graphs = graphs.Graphs() if graphs.recordable(model) and not self.ranks.joined else None
         self.steps = math.ceil(len(splits.train) / settings.batch_size)
         self.scheduler = scheduler_of(self.optimizer, settings, self.steps)
         self.method = methods.chosen(model, settings, len(splits.train.info.classes))
         self.average = Average(model, settings.ema) if settings.ema else None
+        self.loss = together(model, self.method.loss) if self.ranks.joined else self.method.loss
         self.clock = Clock(self.device, timed)
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = _copy(model), 0
@@ -157,9 +157,10 @@ class _Run:
         largest = torch.zeros((), device=self.device)
         self.model.train()
         rows = torch.split(order, settings.batch_size)
-        for step, (index, pixels) in enumerate(zip(rows, batches(images.x, rows), strict=True)):
+        taking = rows if settings.augment == "cutmix" else [self.ranks.rows(each) for each in rows]
+        for step, (whole, index, pixels) in enumerate(zip(rows, taking, batches(images.x, taking), strict=True)):
             taken = (epoch - 1) * self.steps + step + 1
-            batch = self._batch(to_float(pixels), images.y[index], index, epoch, step, taken / total, mixer)
+            batch = self._batch(to_float(pixels), images.y[index], index, epoch, step, taken / total, mixer, len(whole))
             self.clock.lap("bookkeeping")
             prepared = self.method.prepare(batch)
             if prepared.change is not None:
@@ -167,28 +168,44 @@ class _Run:
                 self.clock.lap("attack")
             update = functools.partial(self._update, prepared.key)
             inputs = {**prepared.inputs, "lr": self.optimizer.param_groups[0]["lr"]}
+            if self.ranks.joined:
+                inputs["weight"] = self.ranks.weight(len(whole))
             if self.average is not None:
                 inputs["decay"] = self.average.decay(taken, total)
             if self.graphs is None:  # it may draw, and does so from the global generator
-                torch.manual_seed(derived(seed, "forward", epoch, step))
+                torch.manual_seed(
+                    derived(seed, "forward", epoch, step, *([self.ranks.rank] if self.ranks.rank else []))
+                )
                 after = update(**inputs)
             else:
                 after = self.graphs(prepared.key, update, **inputs)
             self.scheduler.step()
             self.clock.lap("update")
-            losses.append(after["loss"] * len(index))
-            right += after["right"]
-            on_batch(epoch, len(index))
-        row["train_loss"] = float(torch.stack(losses).cpu().double().sum()) / len(images)
-        row["train_accuracy"] = 100 * int(right) / len(images)
+            own = len(self.ranks.range(len(whole)))
+            losses.append(after["loss"] * own)
+            right += after["right"] if own else 0
+            on_batch(epoch, len(whole))
+        told = self.ranks.all((float(torch.stack(losses).cpu().double().sum()), int(right), float(largest)))
+        loss, count, change = zip(*told, strict=True)
+        row["train_loss"] = sum(loss) / len(images)
+        row["train_accuracy"] = 100 * sum(count) / len(images)
         if settings.adversary is not None:
-            row["linf_max"] = float(largest)
+            row["linf_max"] = max(change)
+        self._share_statistics()
         return row
 
+    def _share_statistics(self) -> None:
+        """Let all ranks have the mean of their batch norms' running statistics."""
+        for model in (self.model, self.judged) if self.ranks.joined else ():
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    self.ranks.mean(buffer)
+
     def _batch(
-        self, x: torch.Tensor, y: torch.Tensor, index: torch.Tensor, epoch: int, step: int, done: float, mixer: Mixer
-    ) -> methods.Batch:
-        """A batch, augmented."""
+        self, x: torch.Tensor, y: torch.Tensor, index: torch.Tensor, epoch: int, step: int, done: float, mixer: Mixer,
+        n: int,
+    ) -> methods.Batch:  # fmt: skip
+        """A batch of n, augmented: what this process has of it."""
         settings, seed = self.settings, self.settings.seed
         other, share = None, None
         if settings.augment == "idbh":
@@ -197,13 +214,14 @@ class _Run:
             x = augment(x, index, settings.flip, settings.crop_padding, seed, epoch)
         if settings.augment == "cutmix":
             x, pasted, share = cutmix(x, index, seed, epoch, step)
-            other = y[pasted]
+            x, y, index, other, share = map(self.ranks.rows, (x, y, index, y[pasted], share))
         of_epoch = derived(seed, "epoch", epoch)
-        return methods.Batch(x, y, index, of_epoch, done, lambda: mixer.draw(len(index)), other, share)
+        return methods.Batch(x, y, index, of_epoch, done, lambda: mixer.draw(n), other, share)
 
     def _update(
-        self, key: Hashable, *, lr: float | torch.Tensor, decay: float | torch.Tensor = 0.0, **inputs: Any
-    ) -> graphs.Tensors:
+        self, key: Hashable, *, lr: float | torch.Tensor, decay: float | torch.Tensor = 0.0, weight: float = 1.0,
+        **inputs: Any,
+    ) -> graphs.Tensors:  # fmt: skip
         """Learn from one batch: its loss, and how many of it were right."""
         adversary = self.settings.adversary
         with contextlib.ExitStack() as stack:
@@ -211,10 +229,11 @@ class _Run:
                 weights = perturbable(self.model)
                 with statistics_kept(self.model):
                     loss, _, _ = self.method.loss(key, **inputs)
-                stack.enter_context(perturbed(self.model, torch.autograd.grad(loss, weights), adversary.awp))
-            loss, logits, targets = self.method.loss(key, **inputs)
+                slopes = [self.ranks.mean(slope) for slope in torch.autograd.grad(loss * weight, weights)]
+                stack.enter_context(perturbed(self.model, slopes, adversary.awp))
+            loss, logits, targets = self.loss(key, **inputs)
             self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss * weight)
         take_step(self.optimizer, lr)
         if self.average is not None:
             self.average.follow(self.model, decay)
@@ -226,7 +245,7 @@ class _Run:
         for name in ("validation", "test"):
             images: ImageSet = getattr(self.splits, name)
             if len(images):
-                scored = score(self.judged, images.x, images.y)
+                scored = checking.scored(self.judged, images)
                 row |= {f"{name}_loss": scored.loss, f"{name}_accuracy": scored.accuracy}
         if not all(math.isfinite(value) for name, value in row.items() if name.endswith("loss")):
             raise AdvmixError(
@@ -236,9 +255,9 @@ class _Run:
             )
         value = row.get("validation_accuracy", float(row["epoch"]))
         if adversary is not None and len(held):
-            value = row["validation_robust_accuracy"] = robust_accuracy(self.judged, held, self.settings)
+            value = row["validation_robust_accuracy"] = checking.robust_accuracy(self.judged, held, self.settings)
             if adversary.declared.certified:
-                row["validation_certified_accuracy"] = certified_accuracy(self.judged, held, self.settings)
+                row["validation_certified_accuracy"] = checking.certified_accuracy(self.judged, held, self.settings)
                 value = (value + row["validation_certified_accuracy"]) / 2
             if adversary.declared.guarded:
                 self._guard(row)
@@ -249,7 +268,7 @@ class _Run:
 
     def _guard(self, row: dict[str, Any]) -> None:
         """Go back to the best epoch where the model has learned to mislead the one step that it is trained with."""
-        single = robust_accuracy(self.judged, self.splits.validation, self.settings, attack="fgsm")
+        single = checking.robust_accuracy(self.judged, self.splits.validation, self.settings, attack="fgsm")
         row["validation_fgsm_accuracy"] = single
         before = self.history[-1]["validation_fgsm_accuracy"] if self.history else 0.0
         if single > before and row["validation_robust_accuracy"] < self.best_rank[0] / 2:
@@ -267,21 +286,6 @@ def epochs_of(state: State) -> int:
     if not rows or rows != list(range(1, len(rows) + 1)) or best not in rows:
         raise StateError("the state has no history", "begin again")
     return len(rows)
-
-
-def robust_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings, attack: str = "pgd") -> float:
-    """The accuracy, in percent, of a model under the short attack with which adversarial training checks itself."""
-    assert settings.adversary is not None
-    judge = settings.adversary.judge
-    threat = judge if attack == "pgd" else Threat.of(attack, judge.norm, judge.eps)
-    return 100 * int(attack_set(model, images.x, images.y, threat, seed=settings.seed).robust.sum()) / len(images)
-
-
-def certified_accuracy(model: nn.Module, images: ImageSet, settings: TrainSettings) -> float:
-    """The share of images, in percent, that intervals prove right within the threat's eps."""
-    assert settings.adversary is not None
-    proved = certify_set(model, images.x, images.y, settings.adversary.threat.eps, bounds="ibp")
-    return 100 * int(proved.right.sum()) / len(images)
 
 
 @contextlib.contextmanager
@@ -322,7 +326,12 @@ def train(
     call continues and ends with the same weights.
     Raises AdvmixError when the loss is not finite.
     """
-    run = _Run(model, splits, settings, timed)
+    with world.peers(world.current()):
+        return _trained(_Run(model, splits, settings, timed), state, on_batch, on_epoch)
+
+
+def _trained(run: _Run, state: State | None, on_batch: Callable[..., None], on_epoch: Callable[..., None]) -> Trained:
+    settings = run.settings
     if state is not None:
         run.restore(state)
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
@@ -333,4 +342,4 @@ def train(
         run.clock.lap("evaluation")
         on_epoch(row, run.state, run.clock)
     average = None if run.average is None else _copy(run.average.model)
-    return Trained(run.best, _copy(model), average, run.best_epoch, run.history)
+    return Trained(run.best, _copy(run.model), average, run.best_epoch, run.history)

@@ -17,10 +17,10 @@ MODULES = {
 
 LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
-    {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo"},
-    {"advmix_cli.names"},
+    {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo", "advmix_cli.world"},
+    {"advmix_cli.names", "advmix_cli.gathering"},
     {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},
-    {"advmix_cli.judging"},
+    {"advmix_cli.judging", "advmix_cli.remote"},
     {"advmix_cli.config"},
     {
         "advmix_cli.runtime",
@@ -40,7 +40,7 @@ LAYERS = [
         "advmix_cli.artifacts",
     },
     {"advmix_cli.evaluation", "advmix_cli.bounds", "advmix_cli.inference"},
-    {"advmix_cli.methods"},
+    {"advmix_cli.methods", "advmix_cli.checking"},
     {"advmix_cli.training", "advmix_cli.auditing"},
     {"advmix_cli.workflows"},
     {"advmix_cli.requests"},
@@ -86,6 +86,7 @@ def test_dependencies_point_one_way(module: str) -> None:
         ("timm", "advmix_cli.models"),
         ("filelock", "advmix_cli.store"),
         ("safetensors", "advmix_cli.artifacts"),
+        ("fsspec", "advmix_cli.remote"),
     ],
 )
 def test_a_library_has_one_home(library: str, allowed: str | tuple[str, ...]) -> None:

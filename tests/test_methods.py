@@ -15,7 +15,7 @@ from conftest import DEVICE, Run, on_cpu
 from test_training import images, same, splits_of
 from torch import nn
 
-from advmix_cli import augmentation, methods, models, presets, training
+from advmix_cli import augmentation, checking, methods, models, presets, training
 from advmix_cli.attacks import adversarial_batch
 from advmix_cli.config import TrainSettings
 from advmix_cli.errors import UsageError
@@ -347,7 +347,7 @@ def test_overfitting_to_one_step_is_seen_and_undone(monkeypatch: pytest.MonkeyPa
     settings = told("fgsm-rs", epochs=3)
     pgd, fgsm = iter([50.0, 60.0, 20.0]), iter([60.0, 70.0, 90.0])
     monkeypatch.setattr(
-        training,
+        checking,
         "robust_accuracy",
         lambda model, images, settings, attack="pgd": next(fgsm if attack == "fgsm" else pgd),
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import DEVICE
 
-from advmix_cli import models, presets, training
+from advmix_cli import checking, models, presets, training
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import DATASETS, ImageSet
 from advmix_cli.errors import AdvmixError
@@ -97,7 +97,7 @@ def test_it_learns_and_the_history_says_so() -> None:
 
 
 def test_the_epoch_is_chosen_on_validation_never_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.score
+    real = checking.score
     planted = iter([(50, 10), (90, 20), (70, 99)])  # (validation, test) accuracy of each epoch
 
     def fake(model: Any, x: Any, y: Any, **options: Any) -> Any:
@@ -110,7 +110,7 @@ def test_the_epoch_is_chosen_on_validation_never_on_test(monkeypatch: pytest.Mon
         return dataclasses.replace(scored, correct=correct)
 
     fake.pair = (0, 0)
-    monkeypatch.setattr(training, "score", fake)
+    monkeypatch.setattr(checking, "score", fake)
     trained = run(settings())
     assert [row["test_accuracy"] for row in trained.history] == [10, 20, 99]
     assert trained.best_epoch == 2

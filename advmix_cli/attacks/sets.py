@@ -18,7 +18,7 @@ from advmix_cli.runtime import side_by_side, threads
 from advmix_cli.threats import Threat
 
 Piece = dict[str, Any]
-"""A part of the state: what is known of some of the samples. All of them, in their order, are the state."""
+"""A part of the state: what is known of some of the samples. All of them are the state."""
 
 
 class After(NamedTuple):
@@ -34,7 +34,8 @@ class AttackedSet:
 
     `clean` (N,) are the images that are right before the attack, `after` says how they stand after each part of the
     threat, by the parts' labels. `x_adv` (N,C,H,W) are the worst images that were found, None where they were not asked
-    for. `change` is the largest change, `batch_size` how many images were computed at a time.
+    for. `change` is the largest change, `batch_size` how many images were computed at a time, `left` how many samples
+    have yet to be attacked: none, unless a range was asked for.
     """
 
     clean: torch.Tensor
@@ -42,6 +43,7 @@ class AttackedSet:
     change: Change
     x_adv: torch.Tensor | None
     batch_size: int
+    left: int = 0
 
     @property
     def robust(self) -> torch.Tensor:
@@ -59,6 +61,7 @@ def attack_set(
     index: torch.Tensor | None = None,
     images: bool = False,
     batch_size: int | None = None,
+    only: range | None = None,
     pieces: Sequence[Piece] = (),
     on_images: Callable[[int], None] = lambda n: None,
     on_standing: Callable[[int], None] = lambda n: None,
@@ -76,10 +79,11 @@ def attack_set(
     `images`: keep the attacked images. `on_images` is called with the number of images done, which come to N for each
     part, `on_standing` with how many are still robust, `on_part` after each part, with its label and that number.
     `on_piece` gets what became known with each batch, plain tensors and values; with all those `pieces` the same call,
-    with whatever batches, continues, and gives the same. Raises as `attack` does.
+    with whatever batches, continues, and gives the same. `only`: attack the samples of that range alone; the pieces of
+    ranges that cover all, in any order, are those of the whole. Raises as `attack` does.
     """
-    run = _Run(model, x, y, threat, seed, index, images, batch_size)
-    for piece in pieces:
+    run = _Run(model, x, y, threat, seed, index, images, batch_size, only)
+    for piece in run.in_order(pieces):
         run.take(piece)
     for piece in run.clean_pieces():
         on_piece(piece)
@@ -89,8 +93,8 @@ def attack_set(
             on_standing(run.standing)
             on_images(len(piece["samples"]))
             on_piece(piece)
-        on_part(part.label, run.close(part))
-    return AttackedSet(run.clean, run.after, run.change, run.x_adv, run.size)
+        on_part(part.label, run.standing_after(part))
+    return AttackedSet(run.clean, run.after, run.change, run.x_adv, run.size, run.left)
 
 
 class _Run:
@@ -104,6 +108,7 @@ class _Run:
         index: torch.Tensor | None,
         images: bool,
         batch_size: int | None,
+        only: range | None,
     ) -> None:
         self._model, self._x, self._y, self._seed = model, x, y, seed
         self._index = torch.arange(len(x)) if index is None else index.cpu()
@@ -111,16 +116,38 @@ class _Run:
         self.parts = threat.parts
         self._together = len(self.parts) > 1
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
-        self.clean, self.robust = (torch.zeros(len(x), dtype=torch.bool) for _ in range(2))
-        self.losses = torch.full((len(x),), -torch.inf)
-        self.change, self.after = Change(), dict[str, After]()
-        self._known = False
-        self._done = {part.label: torch.zeros(len(x), dtype=torch.bool) for part in self.parts}
+        self.clean = torch.zeros(len(x), dtype=torch.bool)
+        self.change, self._known = Change(), False
+        # By part, as all stand after it, if nothing is left to do.
+        self._robust = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
+        self._losses = torch.full((len(self.parts), len(x)), -torch.inf)
+        self._done = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
+        self._mine = torch.zeros(len(x), dtype=torch.bool)
+        self._mine[slice(None) if only is None else slice(only.start, only.stop)] = True
+
+    @property
+    def after(self) -> dict[str, After]:
+        """How all stand after each part."""
+        return {
+            part.label: After(self._robust[i].clone(), self._losses[i].clone()) for i, part in enumerate(self.parts)
+        }
 
     @property
     def standing(self) -> int:
         """How many images are right before the attack and under all there was so far."""
-        return int(self.robust.sum())
+        return int(self._robust[-1].sum())
+
+    @property
+    def left(self) -> int:
+        """How many samples have yet to be attacked, by whatever part."""
+        return int(torch.stack([self._wanted(i) for i in range(len(self.parts))]).any(0).sum())
+
+    def in_order(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces as one process would have made them: part by part. Raises StateError for what is none."""
+        try:
+            return sorted(pieces, key=lambda piece: ["clean", *(p.label for p in self.parts)].index(piece["part"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"a piece does not fit the set: {error}", "begin again") from None
 
     def take(self, piece: Piece) -> None:
         """Learn what a piece says. Raises StateError for one that does not fit."""
@@ -131,16 +158,15 @@ class _Run:
 
     def _take(self, piece: Piece) -> None:
         if piece["part"] == "clean":
-            self.clean[:], self.losses[:], self._known = piece["right"], piece["losses"], True
-            self.robust = self.clean.clone()
+            if not self._known:
+                self.clean[:], self._known = piece["right"], True
+                self._robust[:], self._losses[:] = self.clean, piece["losses"]
             return
-        part = {part.label: part for part in self.parts}[piece["part"]]
+        part = [part.label for part in self.parts].index(piece["part"])
         samples, worse = piece["samples"], piece["worse"]
-        while len(self.after) < self.parts.index(part):  # the parts before are done
-            self.close(self.parts[len(self.after)])
-        self._done[part.label][samples] = True
-        self.robust[samples] &= ~piece["success"]
-        self.losses[samples[worse]] = piece["losses"]
+        self._done[part, samples] = True
+        self._robust[part:, samples] &= ~piece["success"]
+        self._losses[part:, samples[worse]] = piece["losses"]
         if self.x_adv is not None:
             self.x_adv[samples[worse]] = piece["x_adv"]
         self.change = self.change.beside(Change(*piece["change"]))
@@ -164,14 +190,16 @@ class _Run:
         these = slice(begin, begin + self.size)
         return outcome(self._model, to_float(self._x[these]), self._y[these])
 
+    def _wanted(self, part: int) -> torch.Tensor:
+        """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
+        return (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
+
     def _todo(self, part: Threat) -> torch.Tensor:
-        """The samples that the part has yet to attack: with early stop only the verdict counts, and some have it."""
-        wanted = self.robust if part.early_stop else torch.ones_like(self.robust)
-        return (wanted & ~self._done[part.label]).nonzero().squeeze(1)
+        return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
 
     def done(self, part: Threat) -> int:
         """How many samples need no attack by the part, or have had it."""
-        return len(self._x) - len(self._todo(part))
+        return int(self._mine.sum()) - len(self._todo(part))
 
     def pieces(self, part: Threat) -> Iterator[Piece]:
         """Attack what is to be attacked, batch by batch."""
@@ -195,7 +223,7 @@ class _Run:
         found = attack(self._model, x, y, part, seed=self._seed, index=self._index[samples].to(self._x.device))
         success, losses = found.success.cpu(), found.losses.cpu()
         # In an ensemble a sample keeps the worst of all its images.
-        worse = success | (losses > self.losses[samples]) if self._together else torch.ones_like(success)
+        worse = success | (losses > self._losses[-1, samples]) if self._together else torch.ones_like(success)
         piece = {
             "part": part.label, "samples": samples.clone(), "success": success, "worse": worse, "losses": losses[worse],
             "change": [found.change.linf, found.change.l2],
@@ -204,8 +232,6 @@ class _Run:
             piece["x_adv"] = found.x_adv[worse.to(found.x_adv.device)].cpu()
         return piece
 
-    def close(self, part: Threat) -> int:
-        """The part is done: how many stand."""
-        if part.label not in self.after:
-            self.after[part.label] = After(self.robust.clone(), self.losses.clone())
-        return int(self.after[part.label].right.sum())
+    def standing_after(self, part: Threat) -> int:
+        """How many stand after it."""
+        return int(self._robust[self.parts.index(part)].sum())

@@ -31,12 +31,14 @@ class Certified:
     """Which of N images are `right` (N,) everywhere in the ball: a lower bound on robust accuracy.
 
     `margin` (N,) is the least margin that was proved, in logits, `losses` (N,) what the cross-entropy, in nats, does
-    not exceed anywhere in the ball. On the CPU.
+    not exceed anywhere in the ball. On the CPU. `left` is how many images have yet to be bounded: none, unless a range
+    was asked for.
     """
 
     right: torch.Tensor
     margin: torch.Tensor
     losses: torch.Tensor
+    left: int = 0
 
 
 def margins(network: Traced, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str, bounds: str) -> torch.Tensor:
@@ -71,6 +73,7 @@ def certify_set(
     *,
     norm: str = "linf",
     bounds: str = "best",
+    only: range | None = None,
     pieces: Sequence[Piece] = (),
     on_images: Callable[[int], None] = lambda n: None,
     on_piece: Callable[[Piece], None] = lambda piece: None,
@@ -78,25 +81,26 @@ def certify_set(
     """Which images (N,C,H,W), uint8 or float in [0,1], with labels (N,), are proved right within eps in `norm`.
 
     An image counts where every margin is proved positive, which includes the image itself. `on_piece` gets what became
-    known with each batch; with all those `pieces` the same call continues. Raises UsageError, code `no-bound`, for a
-    network with a layer that has no bound.
+    known with each batch; with all those `pieces` the same call continues. `only`: bound the images of that range.
+    Raises UsageError, code `no-bound`, for a network with a layer that has no bound.
     """
-    found, done = torch.zeros(2, len(x), dtype=torch.float64), 0
-    for piece in pieces:
-        some = piece.get("proved")
-        if not isinstance(some, torch.Tensor) or some.ndim != 2 or len(some) != 2 or done + some.shape[1] > len(x):
-            raise StateError("a piece of a certificate does not fit", "begin again")
-        found[:, done : done + some.shape[1]] = some
-        done += some.shape[1]
-    on_images(done)
+    found, done = torch.zeros(2, len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.bool)
+    mine = range(len(x)) if only is None else only
+    try:
+        for piece in pieces:
+            found[:, piece["samples"]], done[piece["samples"]] = piece["proved"], True
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise StateError(f"a piece of a certificate does not fit: {error}", "begin again") from None
+    todo = torch.tensor([i for i in mine if not done[i]], dtype=torch.long)
+    on_images(len(mine) - len(todo))
     with frozen(model):
         network = trace(model, tuple(x.shape[1:]))
-        for begin in range(done, len(x), _INTERVALS):
-            these = slice(begin, begin + _INTERVALS)
+        for these in torch.split(todo, _INTERVALS) if len(todo) else ():
             labels = y[these]
             proved = margins(network, to_float(x[these]), labels, eps, norm=norm, bounds=bounds)
             least = proved.scatter(1, labels[:, None], torch.inf).amin(1)
             found[:, these] = torch.stack([least, (-proved).logsumexp(1)]).cpu()
             on_images(len(labels))
-            on_piece({"proved": found[:, these].clone()})
-    return Certified(found[0] > 0, *found)
+            done[these] = True
+            on_piece({"samples": these.clone(), "proved": found[:, these].clone()})
+    return Certified(found[0] > 0, found[0], found[1], int((~done).sum()))

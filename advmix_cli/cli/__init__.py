@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from advmix_cli import world
 from advmix_cli._version import __version__
 from advmix_cli.cli import about, attacking, experiments, figures, store, training
 from advmix_cli.cli.base import as_error, show_help
@@ -59,7 +60,9 @@ app.add_typer(store.app, name="store")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(given))
+    code = _run(given)
+    world.end(code)
+    sys.exit(code)
 
 
 PRESSED: list[int] = []
@@ -111,8 +114,11 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _say(output: Output, error: AdvmixError) -> int:
+    said = world.word(error)
+    if said is None:
+        return error.exit_code
     try:
-        output.error(error)
+        output.error(said)
     except AdvmixError as unwritable:  # the error itself, as JSON: it is said on stderr then
         output.as_json = False
         output.error(unwritable)

@@ -55,6 +55,7 @@ def attack(
     split: o.Split = "test",
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
+    shard: o.Shard = None,
     seed: o.Seed = 0,
     preset: o.Preset = "default",
     name: o.Name = None,
@@ -95,6 +96,7 @@ def evaluate(
     split: o.EvalSplit = None,
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
+    shard: o.Shard = None,
     seed: o.Seed = 0,
     preset: o.Preset = "default",
     audit: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
+from advmix_cli import world
 from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError
 from advmix_cli.output import Output
 from advmix_cli.results import Result
-from advmix_cli.workflows.session import Session
+from advmix_cli.workflows.session import Session, Silent
 
 if TYPE_CHECKING:
     from advmix_cli.workflows import removal
@@ -29,6 +31,9 @@ class _Resolved(Protocol):
 
 
 Request = TypeVar("Request")
+
+_IN_RANKS = ("train", "advtrain", "attack", "eval")
+"""Commands that several processes can share."""
 
 _HALF_DONE = "nothing half done is left; the same command begins again"
 
@@ -51,22 +56,30 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
     """
     command, given = " ".join(ctx.command_path.split()[1:]), ctx.params
     output = Output(command, quiet=given.get("quiet", False), as_json=given.get("json", False))
+    ranks = world.of_environment(os.environ)
+    if command in _IN_RANKS:
+        ranks = world.join()
+    elif not ranks.first:
+        return  # the first does it alone
     try:
         session = Session.open(
-            output,
+            output if ranks.first else Silent(),
             device=given.get("device", "auto"),
             threads=given.get("threads"),
             # That of training is a setting: it changes weights.
             batch_size=given.get("batch_size") if command in ("attack", "eval") else None,
             force=given.get("force", False),
             skip_damaged=given.get("skip_damaged", False),
+            shard=given.get("shard"),
             command=shlex.join(["advmix", *ctx.obj]),
         )
         with contextlib.redirect_stdout(sys.stderr):  # what a network of others prints is no result
             result = work(session)
     except KeyboardInterrupt:
         raise StoppedError("interrupted", stopped) from None
-    output.emit(result)
+    world.leave()
+    if ranks.first:
+        output.emit(result)
     if result.problem is not None:
         raise typer.Exit(result.problem.exit_code)
 

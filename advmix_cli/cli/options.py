@@ -292,6 +292,13 @@ RandomStart = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Images at a time.", show_default="what suits the device")
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N",
+        help="Attack the Ith of N parts of the images, from 0: the last to end puts all together.", show_default="all",
+    ),
+]  # fmt: skip
 Out = Annotated[
     Path | None, typer.Option("--out", help="Also write the picture here (.png or .svg).", show_default=False)
 ]

@@ -1,7 +1,8 @@
-"""`store list|show|path|verify|rename|unalias|remove|prune`."""
+"""`store list|show|path|verify|rename|unalias|remove|prune|push|pull|sync|export|import`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +10,12 @@ import typer
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import confirmed, reference, references, run, show_help
 from advmix_cli.cli.values import complete_refs
-from advmix_cli.errors import known_name
+from advmix_cli.errors import UsageError, known_name
 from advmix_cli.results import Facts, Result
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
-app = typer.Typer(help="What was made: list, show, path, verify, rename, unalias, remove, prune.")
+app = typer.Typer(help="What was made: see it, name it, remove it, copy it elsewhere and back.")
 app.callback(invoke_without_command=True)(show_help)
 
 
@@ -135,5 +136,87 @@ def prune(
         from advmix_cli.workflows import removal
 
         return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=confirmed(yes))
+
+    run(ctx, work)
+
+
+_Refs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[REF]... URL", help="Artifacts (all, if none is named), and where: s3://, gs://, file://, ..."
+    ),
+]
+
+
+def _copying(ctx: typer.Context, what: str, given: list[str], dry_run: bool) -> None:
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import sharing
+
+        *refs, url = given
+        if "://" not in url:
+            raise UsageError(f"{url!r} is no URL", "the last word says where: file:///folder, s3://bucket/folder")
+        result: Result = getattr(sharing, what)(session, references(refs), url, dry_run=dry_run)
+        return result
+
+    run(ctx, work, stopped="what is there is whole: the same command goes on")
+
+
+@app.command()
+def push(
+    ctx: typer.Context, refs: _Refs, dry_run: o.DryRun = False, json: o.Json = False, quiet: o.Quiet = False
+) -> None:
+    """Copy artifacts, with what they were made from, to a URL; nothing there is overwritten."""
+    _copying(ctx, "push", refs, dry_run)
+
+
+@app.command()
+def pull(
+    ctx: typer.Context, refs: _Refs, dry_run: o.DryRun = False, json: o.Json = False, quiet: o.Quiet = False
+) -> None:
+    """Copy artifacts, with what they were made from, out of a URL; nothing here is overwritten."""
+    _copying(ctx, "pull", refs, dry_run)
+
+
+@app.command()
+def sync(
+    ctx: typer.Context, refs: _Refs, dry_run: o.DryRun = False, json: o.Json = False, quiet: o.Quiet = False
+) -> None:
+    """Copy both ways what the other lacks."""
+    _copying(ctx, "sync", refs, dry_run)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    refs: Annotated[
+        list[str], typer.Argument(metavar="[REF]... FILE", help="Artifacts (all, if none is named), and a new file.")
+    ],
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write artifacts, with what they were made from, into one file for a colleague."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import sharing
+
+        *named, file = refs
+        return sharing.export(session, references(named), Path(file))
+
+    run(ctx, work)
+
+
+@app.command("import")
+def import_(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What store export wrote.")],
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Take in all artifacts of a file that export wrote; nothing here is overwritten."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import sharing
+
+        return sharing.take_in(session, file)
 
     run(ctx, work)

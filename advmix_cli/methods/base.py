@@ -133,7 +133,7 @@ class Adversarial(Method):
 
 def mixture(x: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Images and targets, mixed as drawn."""
-    return mix(x, x[draw.perm], draw.lam), mix(targets, targets[draw.perm], draw.lam)
+    return draw.mixed(x), draw.mixed(targets)
 
 
 def change(x: Tensor, x_adv: Tensor) -> Tensor:

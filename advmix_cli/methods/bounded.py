@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from advmix_cli import world
 from advmix_cli.bounds import intervals
 from advmix_cli.bounds.layers import Affine, Interval, ReLU
 from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.config import TrainSettings
+from advmix_cli.gathering import whole
 from advmix_cli.graphs import Value
 from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
 from advmix_cli.mixing import Draw, mix
@@ -64,7 +66,7 @@ class Bounded(Adversarial):
             self.network = trace(self.model, tuple(batch.x.shape[1:]))
         grown = self.grown(batch.done)
         draw = batch.draw()
-        centre = batch.x if draw is None else mix(batch.x, batch.x[draw.perm], draw.lam)
+        centre = batch.x if draw is None else draw.mixed(batch.x)
         x_adv, low, high = self.around(dataclasses.replace(batch, x=centre), grown)
         inputs: dict[str, Value] = {
             "x": centre if x_adv is None else x_adv, "low": low, "high": high, "y": batch.y,
@@ -106,7 +108,7 @@ class Bounded(Adversarial):
         """Both parts of the loss, and the regularisers."""
         draw = self.drawn(key, lam, perm)
         targets = self.targets(y)
-        mixed = targets if draw is None else mix(targets, targets[draw.perm], draw.lam)
+        mixed = targets if draw is None else draw.mixed(targets)
         usual, logits, _ = self.on(x, mixed)
         assert self.network is not None
         values = intervals.forward(self.network, (low, high))
@@ -123,7 +125,7 @@ class Bounded(Adversarial):
         own = self._worst(values, y, targets, grown)
         if draw is None:
             return own
-        return mix(own, self._worst(values, y[draw.perm], targets[draw.perm], grown), draw.lam)
+        return mix(own, self._worst(values, draw.shuffled(y), draw.shuffled(targets), grown), draw.lam)
 
     def _worst(self, values: list[Interval], y: Tensor, targets: Tensor, grown: Any) -> Tensor:
         """The loss of the worst logits for those labels."""
@@ -138,10 +140,11 @@ class Bounded(Adversarial):
     def _loose(self, values: list[Interval]) -> Tensor:
         assert self.network is not None
         taken = self._taken()
-        images = (values[taken][1] - values[taken][0]).mean().clamp(min=1e-6)
-        places = [layer.inputs[0] for layer in self.network.layers if isinstance(layer, ReLU)]
+        places = [taken, *(layer.inputs[0] for layer in self.network.layers if isinstance(layer, ReLU))]
         radii = torch.stack([(values[place][1] - values[place][0]).mean() for place in places])
-        return (_TIGHTNESS - images / radii.clamp(min=1e-6)).clamp(min=0).mean() / _TIGHTNESS
+        ranks = world.current()
+        radii = whole(ranks, radii[None], ranks.size).mean(0).clamp(min=1e-6)
+        return (_TIGHTNESS - radii[0] / radii[1:]).clamp(min=0).mean() / _TIGHTNESS
 
     def _taken(self) -> int:
         """The place of the images as the network takes them: normalised, where it does that first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from advmix_cli.config import AttackSettings
 from advmix_cli.results import Facts, Result, accuracy, changes
 from advmix_cli.settings import SCHEMA, key
 from advmix_cli.threats import Threat
-from advmix_cli.workflows.making import made, make_once, quoted, set_alias
+from advmix_cli.workflows.making import made, quoted, set_alias
+from advmix_cli.workflows.parts import Unfound, complete, make_in_parts, part_result, put_together
 from advmix_cli.workflows.references import ModelRef, Untrained, check_meets, load_model
 from advmix_cli.workflows.session import Progress, Session
 from advmix_cli.workflows.unfinished import Unfinished
@@ -38,14 +40,17 @@ def attack(
     own = key("samples", settings, data=data.identity(info, fingerprint), weights=target.identity())
     label = settings.label + ("-untrained" if isinstance(target, Untrained) else "")
     name = f"{label}-{own[:8]}"
-    record, cached = make_once(
-        session,
-        "samples",
-        name,
-        own,
-        artifacts.samples_record,
-        lambda: _attack(session, target, settings, name, own, fingerprint),
-    )
+    try:
+        record, cached = make_in_parts(
+            session,
+            "samples",
+            name,
+            own,
+            artifacts.samples_record,
+            lambda part: _attack(part, target, settings, name, own, fingerprint),
+        )
+    except Unfound as missing:
+        return part_result(session, missing)
     set_alias(session, alias, "samples", name)
     return _result(session, record, cached, alias)
 
@@ -69,19 +74,18 @@ def _attack(
     unfinished, threat = Unfinished(session, name, own), settings.threat
 
     def run(pieces: list[dict[str, Any]]) -> attacks.AttackedSet:
-        if pieces:
+        if pieces and session.part.continues:
             session.report.note("continuing where the same command was stopped")
         total = len(images) * len(threat.parts)
         with session.report.progress(f"attacking {target.label}", total, "images") as progress:
-            return attacks.attack_set(
-                model,
-                images.x,
-                images.y,
-                threat,
-                seed=settings.seed,
-                index=index,
-                images=True,
-                batch_size=session.batch_size,
+            find = functools.partial(
+                attacks.attack_set, model, images.x, images.y, threat,
+                seed=settings.seed, index=index, images=True, batch_size=session.batch_size,
+            )  # fmt: skip
+            return put_together(
+                session,
+                find,
+                n=len(images),
                 pieces=pieces,
                 on_images=progress,
                 on_standing=lambda n: progress.about(f"{n} still robust"),
@@ -90,6 +94,8 @@ def _attack(
             )
 
     attacked = unfinished.resumed(run)
+    unfinished.flush()
+    complete(session, attacked.left)
     assert attacked.x_adv is not None
     after = [[label, int(then.right.sum())] for label, then in attacked.after.items()]
     record = {
@@ -115,8 +121,9 @@ def _attack(
         "after": after,
         "made": made(session, unfinished.seconds, attacked.batch_size),
     }
-    store = session.store
-    store.write(store.path("samples", name), artifacts.samples_bytes(attacked.x_adv, images.y, index, record))
+    if session.ranks.first:
+        content = artifacts.samples_bytes(attacked.x_adv, images.y, index, record)
+        session.store.write(session.store.path("samples", name), content)
     unfinished.delete()
 
 

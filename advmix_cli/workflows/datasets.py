@@ -32,8 +32,12 @@ def opened(session: Session, name: str, *, fresh: bool = False) -> Opened:
     """The set of that full name; another's is prepared where it has not been, or has changed. `fresh`: in any case."""
     known = session.opened
     if fresh or name not in known:
-        kind = kind_of(name)
-        known[name] = _known(session, name, fresh) if kind == "named" else _prepared(session, name, fresh)
+        find = _known if kind_of(name) == "named" else _prepared
+        if session.ranks.first:
+            known[name] = find(session, name, fresh)
+        session.ranks.agreed(lambda: None)  # the first prepares what is not there
+        if not session.ranks.first:
+            known[name] = find(session, name, False)
     return known[name]
 
 

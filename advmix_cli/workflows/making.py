@@ -65,7 +65,7 @@ def make_once(
         return record
 
     session.check_device()
-    record = stored()
+    record = session.ranks.agreed(stored)
     cached = record is not None
     if cached:
         _tidy(session, name)
@@ -73,11 +73,11 @@ def make_once(
         check_may_make(session, name)
         waiting = f"another process is making {name}: waiting for it"
         with session.store.lock(name, on_wait=lambda: session.report.note(waiting)):
-            record = stored()
+            record = session.ranks.agreed(stored)
             cached = record is not None
             if record is None:
                 make()
-                record = read(path)
+                record = session.ranks.agreed(lambda: read(path))
     if record is None:
         raise AdvmixError(f"{path} was not written", "try again with --force")
     with contextlib.suppress(AdvmixError) if cached else contextlib.nullcontext():  # a store may be read alone

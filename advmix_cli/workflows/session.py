@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from advmix_cli import data
+from advmix_cli import data, world
 from advmix_cli.config import check_machine
 from advmix_cli.settings import require
-from advmix_cli.store import Store, default_root
+from advmix_cli.store import Follower, Store, default_root
+from advmix_cli.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +88,8 @@ class Session:
     skip_damaged: bool = False
     stored_only: bool = False
     """Nothing is made: what the store does not have is an error."""
+    part: World = world.ALONE
+    """Which samples are attacked: those of this rank, or of the shard that was asked for."""
     opened: dict[str, Opened] = dataclasses.field(default_factory=dict)
     """The data sets that were opened, by their full names."""
 
@@ -102,16 +105,30 @@ class Session:
         command: str = "",
         skip_damaged: bool = False,
         home: Path | None = None,
+        shard: str | None = None,
     ) -> Session:
-        """A session on the store `home`, else the one that the environment names. Refuses one of another schema."""
+        """A session on the store `home`, else the one that the environment names. Refuses one of another schema.
+
+        Of several ranks the first alone writes; `shard` is one of the parts of the samples.
+        """
         require(
             batch_size is None or batch_size > 0, f"--batch-size must be positive, not {batch_size}", "or leave it out"
         )
         check_machine(device, threads)
-        store = Store(home or default_root())
+        ranks = world.current()
+        require(shard is None or not ranks.joined, "--shard is for processes that do not share a job", "leave it out")
+        part = ranks if shard is None else world.shard(shard)
+        store = (Store if ranks.first else Follower)(home or default_root())
         store.check_schema()
         root = data.default_root(store.root)
-        return cls(store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged)
+        return cls(
+            store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged, part=part
+        )
+
+    @property
+    def ranks(self) -> World:
+        """The processes that share this job."""
+        return world.current()
 
     def check_device(self) -> None:
         """Raise UsageError where a device was asked for that is not here. Asks torch only where it has to."""

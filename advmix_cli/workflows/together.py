@@ -35,11 +35,11 @@ def train_together(session: Session, runs: Sequence[Run], *, begin: Begin, verbo
     states are kept.
     """
     planned = [(plan(session, run.settings, begin), run) for run in runs]
-    missing = {
-        each.name: (each, run)
-        for each, run in planned
+    names = session.ranks.agreed(lambda: [
+        each.name for each, _ in planned
         if session.force or not session.store.path("checkpoints", each.name).exists()
-    }
+    ])  # fmt: skip
+    missing = {each.name: (each, run) for each, run in planned if each.name in names}
     if missing:
         check_may_make(session, next(iter(missing)))
         _train(session, list(missing.values()), begin, verbose)
@@ -47,12 +47,12 @@ def train_together(session: Session, runs: Sequence[Run], *, begin: Begin, verbo
     results = [train(stored, run.settings, run.alias, begin=begin).data for run in runs]
     for data in results:
         data["cached"] = data["checkpoint"] not in missing
-    names = [run.alias or data["checkpoint"] for run, data in zip(runs, results, strict=True)]
+    called = [run.alias or data["checkpoint"] for run, data in zip(runs, results, strict=True)]
     return Result(
         data={"runs": results},
         refs=[data["checkpoint"] for data in results],
         blocks=[_table(runs, results)],
-        hint=f"compare them: advmix eval {' '.join(names)}",
+        hint=f"compare them: advmix eval {' '.join(called)}",
     )
 
 
@@ -75,7 +75,7 @@ def _train(session: Session, runs: list[tuple[Plan, Run]], begin: Begin, verbose
 
     device = session.device()
     workers = len(runs) if device.type == "cuda" else min(len(runs), runtime.threads())
-    if models.draws(begin.network):
+    if models.draws(begin.network) or session.ranks.joined:  # ranks must speak in the same order
         workers = 1
     alone = dataclasses.replace(session, threads=1) if device.type == "cpu" else session
     stop = threading.Event()

@@ -112,7 +112,7 @@ def _train(
     begin: Begin,
     verbose: bool,
 ) -> None:
-    from advmix_cli import training
+    from advmix_cli import checking, training
     from advmix_cli.models.normalize import normalisation
 
     device = session.device()
@@ -138,7 +138,7 @@ def _train(
             def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:
                 nonlocal clock
                 progress.line(_epoch_line(row, settings, sizes, time.monotonic() - clock))
-                if row["epoch"] < settings.epochs:
+                if row["epoch"] < settings.epochs and session.ranks.first:
                     unfinished.replace(make_state())
                 clock = time.monotonic()
                 laps.lap("bookkeeping")
@@ -161,12 +161,12 @@ def _train(
     metrics = _metrics(trained.history, trained.best_epoch, settings)
     if settings.adversary is not None:
         with session.report.progress("attacking the test images", 2, "models") as progress:
-            robust = training.robust_accuracy(model, splits.test, settings)
+            robust = checking.robust_accuracy(model, splits.test, settings)
             metrics["last_test_robust_accuracy"] = robust
             progress(1)
             if trained.best_epoch != settings.epochs:
                 model.load_state_dict(trained.best)
-                robust = training.robust_accuracy(model, splits.test, settings)
+                robust = checking.robust_accuracy(model, splits.test, settings)
             metrics["test_robust_accuracy"] = robust
             progress(1)
         metrics["test_threat"] = settings.adversary.judge.to_dict()
@@ -195,8 +195,9 @@ def _train(
         "history": trained.history,
         "made": made(session, unfinished.seconds, settings.batch_size),
     }
-    store, content = session.store, artifacts.checkpoint_bytes(trained.best, trained.last, record, trained.average)
-    store.write(store.path("checkpoints", planned.name), content)
+    if session.ranks.first:
+        content = artifacts.checkpoint_bytes(trained.best, trained.last, record, trained.average)
+        session.store.write(session.store.path("checkpoints", planned.name), content)
     unfinished.delete()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from advmix_cli import artifacts
 from advmix_cli.errors import DamagedError, NotFoundError, StateError
+from advmix_cli.store import Store
 from advmix_cli.workflows.session import Session
 
 _EVERY_S = 10
@@ -24,10 +26,12 @@ class Unfinished:
     """The state of the job that makes the artifact `name`, in pieces; of use only for that `key`.
 
     A piece is plain tensors and values. What becomes known is added, so that a write is as large as what is new.
+    Processes that share the job keep their own pieces, and read all.
     """
 
     def __init__(self, session: Session, name: str, key: str) -> None:
         self._session, self._name, self._key = session, name, key
+        self._store = Store(session.store.root)  # also of ranks whose session writes nothing else
         self._pending: list[Piece] = []
         self._files, self._next = session.store.unfinished(name), 0
         self._before, self._began = 0.0, time.monotonic()
@@ -43,13 +47,13 @@ class Unfinished:
 
         Damage is said. What only the work can tell it raises as `StateError`.
         """
-        pieces = self._read()
+        pieces, self._before, self._next = self._session.ranks.agreed(lambda: (self._read(), self._before, self._next))
         if pieces:
             try:
                 return work(pieces)
             except StateError:
                 self._warn()
-        self.delete()
+        self._delete(self._files)
         self._before = 0.0
         return work([])
 
@@ -69,7 +73,7 @@ class Unfinished:
                 if kept["key"] != self._key or (self._session.force and not kept["forced"]):
                     return []
                 found += kept["pieces"]
-                self._before, self._next = kept["seconds"], kept["number"] + 1
+                self._before, self._next = max(self._before, kept["seconds"]), max(self._next, kept["number"] + 1)
         except (DamagedError, NotFoundError):
             self._warn()
             return []
@@ -92,7 +96,7 @@ class Unfinished:
         before = list(self._files)
         self._write([piece])
         for file in before:
-            self._session.store.delete(file)
+            self._store.delete(file)
         self._files = self._files[len(before) :]
 
     def _write(self, pieces: list[Piece]) -> None:
@@ -100,14 +104,18 @@ class Unfinished:
             "key": self._key, "forced": self._session.force, "number": self._next, "seconds": self.seconds,
             "pieces": pieces,
         }  # fmt: skip
-        path = self._session.store.unfinished_piece(self._name, self._next)
-        self._session.store.write(path, artifacts.state_bytes(content))
+        path = self._store.unfinished_piece(self._name, self._next, self._session.part.lane)
+        self._store.write(path, artifacts.state_bytes(content))
         self._files.append(path)
         self._next += 1
         self._written = time.monotonic()
 
     def delete(self) -> None:
-        """The job is done, or begins again."""
-        for file in self._files:
-            self._session.store.delete(file)
-        self._files, self._next = [], 0
+        """The job is done: what all processes have kept of it goes."""
+        self._delete([*self._files, *self._store.unfinished(self._name)])
+
+    def _delete(self, kept: Sequence[Path]) -> None:
+        if self._session.ranks.first:
+            for file in kept:
+                self._store.delete(file)
+        self._files = []

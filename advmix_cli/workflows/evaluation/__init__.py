@@ -19,7 +19,8 @@ from advmix_cli.results import Result
 from advmix_cli.settings import key
 from advmix_cli.workflows.evaluation import columns, record, table
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
-from advmix_cli.workflows.making import made, make_once
+from advmix_cli.workflows.making import made
+from advmix_cli.workflows.parts import Unfound, complete, make_in_parts, part_result
 from advmix_cli.workflows.references import ModelRef, SamplesRef, check_meets
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
@@ -55,11 +56,14 @@ def evaluate(
     name = f"{short_name(settings.dataset)}-{settings.split}-{size}-{own[:8]}"
     path = session.store.path("evaluations", name)
 
-    def make() -> None:
-        _write(path, session, _measured(session, models, samples, met, settings, name, own, fingerprint))
-        Unfinished(session, name, own).delete()
+    def make(part: Session) -> None:
+        _write(path, part, _measured(part, models, samples, met, settings, name, own, fingerprint))
+        Unfinished(part, name, own).delete()
 
-    found, cached = make_once(session, "evaluations", name, own, _read, make)
+    try:
+        found, cached = make_in_parts(session, "evaluations", name, own, _read, make)
+    except Unfound as missing:
+        return part_result(session, missing)
     evaluation: Evaluation = found["evaluation"]
     called = evaluation.called([model.label for model in models], [column.label for column in met])
     if called != evaluation:  # the same numbers under other aliases; a store may be read alone
@@ -127,6 +131,8 @@ def _measured(
     def run(pieces: list[dict[str, Any]]) -> Evaluation:
         state = measure.State(session, unfinished, pieces)
         rows, cells, size = measure.measure(session, models, images, met, caches, settings, state)
+        unfinished.flush()
+        complete(session, state.left)
         if settings.audited:
             found = measure.audits(session, models, images, settings, state)
             rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli.config import EvalSettings
@@ -14,6 +15,7 @@ from advmix_cli.judging import Certificate
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
 from advmix_cli.workflows.evaluation.record import Cell, Column, Row
+from advmix_cli.workflows.parts import Found, put_together
 from advmix_cli.workflows.references import ModelRef, SamplesRef, load_model
 from advmix_cli.workflows.session import Progress, Session
 from advmix_cli.workflows.unfinished import Unfinished
@@ -40,11 +42,13 @@ class State:
     def __init__(self, session: Session, unfinished: Unfinished, pieces: list[dict[str, Any]]) -> None:
         self._unfinished = unfinished
         self._pieces: dict[str, list[dict[str, Any]]] = {}
+        self.left = 0
+        """How many samples are not known yet: those of other parts."""
         for piece in pieces:
             if not isinstance(piece, dict) or not isinstance(piece.get("job"), str):
                 raise StateError("a piece belongs to no job", "begin again")
             self._pieces.setdefault(piece["job"], []).append(piece)
-        if self._pieces:
+        if self._pieces and session.part.continues:
             session.report.note("continuing where the same command was stopped")
 
     def of(self, job: str) -> list[dict[str, Any]]:
@@ -202,17 +206,11 @@ class _Model:
 
         images, job = self._images, f"{self._model.function} {certificate.label}"
         try:
-            proved = certify_set(
-                self._net,
-                images.x,
-                images.y,
-                certificate.eps,
-                norm=certificate.norm,
-                bounds=certificate.bounds,
-                pieces=self._state.of(job),
-                on_images=self._progress,
-                on_piece=lambda piece: self._state.add(job, piece),
-            )
+            find = functools.partial(
+                certify_set, self._net, images.x, images.y, certificate.eps,
+                norm=certificate.norm, bounds=certificate.bounds,
+            )  # fmt: skip
+            proved = self._found(job, find)
         except UsageError as error:
             if error.code != "no-bound":
                 raise
@@ -231,24 +229,29 @@ class _Model:
                 )
         return (proved.right, proved.losses.float()), {}
 
+    def _found(self, job: str, find: Callable[..., Found], **said: Any) -> Found:
+        """What a job finds, from where it was stopped; of this process's part, or of all."""
+        found = put_together(
+            self._session, find, n=len(self._images), pieces=self._state.of(job), on_images=self._progress,
+            on_piece=lambda piece: self._state.add(job, piece), **said,
+        )  # fmt: skip
+        self._state.left += found.left
+        return found
+
     def _attack(self, threat: Threat) -> AttackedSet:
         from advmix_cli import attacks
 
         images, progress = self._images, self._progress
         job = f"{self._model.function} {threat.label}"
-        found = attacks.attack_set(
-            self._target,
-            images.x,
-            images.y,
-            threat,
-            batch_size=self._session.batch_size,
-            seed=self._settings.seed,
-            images=self._target is not self._net,
-            pieces=self._state.of(job),
-            on_images=progress,
+        find = functools.partial(
+            attacks.attack_set, self._target, images.x, images.y, threat,
+            batch_size=self._session.batch_size, seed=self._settings.seed, images=self._target is not self._net,
+        )  # fmt: skip
+        found = self._found(
+            job,
+            find,
             on_standing=lambda n: progress.about(f"{n} still robust"),
             on_part=part_line(progress, len(images), threat, f"{self._model.label}, "),
-            on_piece=lambda piece: self._state.add(job, piece),
         )
         if found.x_adv is None:
             return found
