@@ -87,6 +87,7 @@ def test_dependencies_point_one_way(module: str) -> None:
         ("filelock", "advmix_cli.store"),
         ("safetensors", "advmix_cli.artifacts"),
         ("fsspec", "advmix_cli.remote"),
+        ("submitit", "advmix_cli.experiments.cluster"),
     ],
 )
 def test_a_library_has_one_home(library: str, allowed: str | tuple[str, ...]) -> None:

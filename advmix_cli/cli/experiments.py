@@ -33,6 +33,20 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done
 _KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Where a part fails, go on with those that do not need it.")
 ]
+_On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", help="Each part as a job: slurm, or local processes.", show_default="in this process",
+        autocompletion=complete("local", "slurm"),
+    ),
+]  # fmt: skip
+_Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=10_000, help="With --on: jobs at a time.", show_default="2")
+]
+_Slurm = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="KEY=VALUE", help="With --on slurm: partition=..., account=..., and others."),
+]
 _Out = Annotated[
     Path | None,
     typer.Option("--out", help="The folder that tables and pictures go to.", show_default="FILE-SCALE"),
@@ -51,6 +65,9 @@ def run(
     dry_run: _DryRun = False,
     keep_going: _KeepGoing = False,
     out: _Out = None,
+    on: _On = None,
+    workers: _Workers = None,
+    slurm: _Slurm = None,
     init: Annotated[bool, typer.Option("--init", help="Write a commented example to FILE, and do nothing.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -65,7 +82,10 @@ def run(
     def request() -> Experiment:
         from advmix_cli.experiments import Experiment
 
-        return Experiment(file, scale, only, seeds=seeds, dry_run=dry_run, keep_going=keep_going, out=out)
+        return Experiment(
+            file, scale, only, seeds=seeds, dry_run=dry_run, keep_going=keep_going, out=out, on=on, workers=workers,
+            slurm=slurm or (),
+        )  # fmt: skip
 
     carry_out(ctx, request, stopped=_CONTINUES)
 
@@ -102,6 +122,9 @@ def reproduce(
     dry_run: _DryRun = False,
     keep_going: _KeepGoing = False,
     out: _Out = None,
+    on: _On = None,
+    workers: _Workers = None,
+    slurm: _Slurm = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -115,6 +138,8 @@ def reproduce(
         wanted = [each.lower() for each in what or ["all"]]
         only = None if "all" in wanted else wanted
         override: dict[str, Any] = {} if preset is None else {"preset": preset}
-        return Experiment(None, scale, only, dataset, seeds, override, dry_run, keep_going, out)
+        return Experiment(
+            None, scale, only, dataset, seeds, override, dry_run, keep_going, out, on, workers, slurm or ()
+        )  # fmt: skip
 
     carry_out(ctx, request, stopped=_CONTINUES)

@@ -17,6 +17,7 @@ from advmix_cli.workflows.session import Session
 
 if TYPE_CHECKING:
     from advmix_cli.experiments import plan, shape
+    from advmix_cli.experiments.carrying import Found
 
 LARGEST = 1 << 20
 """Bytes of an experiment's file."""
@@ -43,6 +44,9 @@ class Experiment:
     dry_run: bool = False
     keep_going: bool = False
     out: Path | None = None
+    on: str | None = None
+    workers: int | None = None
+    slurm: Sequence[str] = ()
 
     def resolve(self, session: Session) -> Carrying:
         """What is to be done; the file is read, and nothing is computed."""
@@ -56,7 +60,19 @@ class Experiment:
         out = self.out or Path(f"{Path(name).stem}-{experiment.scale}" if experiment.scale else Path(name).stem)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file, and a folder is wanted", "give another name")
-        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going)
+        if self.on is not None:
+            from advmix_cli.experiments.cluster import WHERE
+
+            known_name(self.on, WHERE, "place for --on")
+        for each in self.slurm:
+            if not each.partition("=")[2] or self.on != "slurm":
+                raise UsageError(
+                    f"--slurm {each!r} says nothing", "it is KEY=VALUE, with --on slurm: --slurm partition=gpu"
+                )
+        cluster = (
+            Cluster(self.on, self.workers or 2, dict(each.split("=", 1) for each in self.slurm)) if self.on else None
+        )
+        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going, cluster)
 
     def _only(self, experiment: shape.Experiment) -> list[str] | None:
         """The tables and figures that are wanted: by their ids, by the beginning of these, of one data set."""
@@ -85,6 +101,15 @@ def _text(path: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Where parts are carried out as jobs, how many at a time, and what SLURM is told beside."""
+
+    where: str
+    workers: int
+    slurm: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Carrying:
     """An experiment that is to be carried out."""
 
@@ -94,6 +119,7 @@ class Carrying:
     out: Path
     dry_run: bool
     keep_going: bool
+    cluster: Cluster | None = None
 
     def carry_out(self, session: Session) -> Result:
         """Do what is not done, and collect the figures."""
@@ -101,7 +127,10 @@ class Carrying:
             return self._planned(session)
         from advmix_cli.experiments import carrying, drawing, pages, writing
 
-        found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
+        if self.cluster is None:
+            found = carrying.carry_out(session, self.parts, keep_going=self.keep_going)
+        else:
+            found = self._as_jobs(session, self.cluster)
         data = writing.collected(session, self.experiment, found, self.parts, self.only)
         self.out.mkdir(parents=True, exist_ok=True)
         data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
@@ -116,6 +145,15 @@ class Carrying:
         return Result(
             data | {"out": str(self.out)}, [str(self.out / "results.json")], [*writing.tables_of(data), where],
             problem=problem,
+        )  # fmt: skip
+
+    def _as_jobs(self, session: Session, on: Cluster) -> Found:
+        from advmix_cli.experiments import cluster
+        from advmix_cli.experiments.estimate import Estimate
+
+        return cluster.carry_out(
+            session, self.parts, on.where, workers=on.workers, slurm=dict(on.slurm),
+            seconds=Estimate(session, self.experiment).seconds, keep_going=self.keep_going,
         )  # fmt: skip
 
     def _planned(self, session: Session) -> Result:

@@ -45,7 +45,7 @@ def carry_out(session: Session, parts: Sequence[Part], *, keep_going: bool = Fal
             try:
                 with session.store.lock(f"part-{part.key}"):
                     session.report.note(f"part {len(parts) - len(left) + 1} of {len(parts)}: {part.kind} {part}")
-                    _carry_out(session, part, found)
+                    carry_out_part(session, part, found)
             except LockedError:
                 continue
             except AdvmixError as error:
@@ -67,13 +67,14 @@ def stored(session: Session, parts: Sequence[Part]) -> Found:
             found.failed[part] = NotFoundError("what it needs is not there")
             continue
         try:
-            _carry_out(alone, part, found)
+            carry_out_part(alone, part, found)
         except NotFoundError as error:
             found.failed[part] = error
     return found
 
 
-def _carry_out(session: Session, part: Part, found: Found) -> None:
+def carry_out_part(session: Session, part: Part, found: Found) -> None:
+    """Do one part, or find it in the store; what it needs is found."""
     request = part.request(found.models, found.caches)
     session = dataclasses.replace(session, command=command_of(part.kind, request))
     result = request.resolve(session).carry_out(session)
