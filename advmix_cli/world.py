@@ -28,6 +28,9 @@ Value = TypeVar("Value")
 _WAIT = datetime.timedelta(hours=12)
 """How long a process waits for another that is alive: until it has evaluated what the first has, say."""
 
+_MEET = datetime.timedelta(minutes=10)
+"""How long ranks that begin wait for each other."""
+
 _LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "gloo/", "nccl")
 """Words of errors that say that another process is gone."""
 
@@ -179,7 +182,13 @@ def join() -> World:
             os.environ.setdefault(name, value)
         signal.signal(signal.SIGTERM, _stopped)
         with peers(found):
-            _words, _, _ = next(rendezvous("env://", found.rank, found.size, timeout=_WAIT))
+            try:
+                _words, _, _ = next(rendezvous("env://", found.rank, found.size, timeout=_MEET))
+            except ValueError as error:
+                raise UsageError(
+                    f"RANK and WORLD_SIZE speak of {found.size} processes, which have nowhere to meet: {error}",
+                    "start them by torchrun, or unset both",
+                ) from None
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 store=_words, rank=found.rank, world_size=found.size, timeout=_WAIT,

@@ -117,7 +117,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def without_times(path: Path) -> Any:
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text()) | {"command": ""}
     data["made"] = [{**each, "seconds": 0, "date": "", "command": ""} for each in data["made"]]
     for table in data["tables"].values():
         for row in table["rows"]:
@@ -523,12 +523,28 @@ def test_an_interval_over_seeds_is_wider_than_their_spread() -> None:
 def test_as_markdown_nothing_breaks_a_table() -> None:
     data = {
         "title": "a|b", "summary": "", "scale": "smoke", "claims": [], "not_run": ["table2"], "made": [],
+        "command": "advmix run", "figures": [{"id": "f", "title": "x", "file": "f.png"}],
         "tables": {"t": {"title": "x", "columns": {"clean": "%"}, "rows": [
             {"row": "a|b", "figures": {"clean": None}, "reference": {"clean": 1.0}}]}},
     }  # fmt: skip
-    text = writing.markdown(data, "advmix run")
+    text = writing.markdown(data)
+    assert "![x](f.png)" in text
     assert "| a\\|b | not run (ref 1) |" in text
     assert "- table2" in text
+
+
+def test_the_results_that_are_told_are_those_that_were_measured() -> None:
+    """docs/results.md is written from docs/results.json, and speaks of the report's tables as they ship."""
+    docs = Path(__file__).parents[1] / "docs"
+    data = json.loads((docs / "results.json").read_text())
+    assert (docs / "results.md").read_text() == writing.markdown(data)
+    report = reading.read(experiments.shipped(experiments.REPORT), experiments.REPORT)
+    for id, table in data["tables"].items():
+        assert [row["row"] for row in table["rows"]] == [row.label for row in report.tables[id].rows]
+        assert [row["reference"] for row in table["rows"]] == [dict(row.reference) for row in report.tables[id].rows]
+    assert {each["claim"] for each in data["claims"]} <= {claim.claim for claim in report.claims.values()}
+    for figure in data["figures"]:
+        assert (docs / figure["file"]).is_file()
 
 
 def test_a_file_with_an_end_of_another_kind_is_read() -> None:

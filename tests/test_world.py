@@ -278,6 +278,18 @@ def test_a_mistake_is_said_once(tmp_path: Path) -> None:
     assert said[1][2] == ""
 
 
+def test_ranks_without_a_place_to_meet(home: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    told = advmix("train", "--limit", "50")
+    signal.signal(signal.SIGTERM, before)
+    assert told.code == 2
+    assert "nowhere to meet" in told.err
+
+
 def test_what_is_no_shared_job_the_first_does_alone(tmp_path: Path) -> None:
     said = job(2, tmp_path / "home", "models", "-q")
     assert [code for code, _, _ in said] == [0, 0]

@@ -136,8 +136,8 @@ class Carrying:
         data["figures"] = drawing.draw(session, self.experiment, found, self.only, self.out)
         whole = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"
         for name, content in (
-            ("results.json", whole), ("results.md", writing.markdown(data, session.command)),
-            ("results.html", pages.html(data, session.command, self.out)),
+            ("results.json", whole), ("results.md", writing.markdown(data)),
+            ("results.html", pages.html(data, self.out)),
         ):  # fmt: skip
             session.store.write((self.out / name).absolute(), content.encode())
         problem = next(iter(found.failed.values()), None)

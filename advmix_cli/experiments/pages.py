@@ -11,11 +11,11 @@ from advmix_cli.settings import canonical_json, plain
 from advmix_cli.workflows import pages
 
 
-def html(data: Mapping[str, Any], command: str, out: Path) -> str:
+def html(data: Mapping[str, Any], out: Path) -> str:
     """The page; pictures are read from `out`."""
     body = [pages.table(table) for table in writing.tables_of(data)]
     for figure in data["figures"]:
         caption = f"{figure['id']}: {figure['title']}"
         body.append(pages.picture(caption, "image/png", (out / figure["file"]).read_bytes()))
-    summary = f"{data['summary']} Written by {command}, scale {data['scale'] or 'of the file'}.".strip()
+    summary = f"{data['summary']} Written by {data['command']}, scale {data['scale'] or 'of the file'}.".strip()
     return pages.page(data["title"], summary, body, "all figures, as data", canonical_json(plain(data)))

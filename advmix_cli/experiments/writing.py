@@ -46,6 +46,7 @@ def collected(
         judged = [each for each in judged if None not in each["figures"]]
     evaluations = [each for _, each in sorted({each.name: each for each in found.evaluations.values()}.items())]
     return {
+        "command": session.command,
         "title": experiment.title, "summary": experiment.summary, "scale": experiment.scale, "tables": tables,
         "claims": judged, "parts": len(parts),
         "not_run": [id for id in experiment.tables if id not in tables]
@@ -104,14 +105,16 @@ def _figure(row: Mapping[str, Any], name: str) -> str:
     return f"{text}{said}, {apart})"
 
 
-def markdown(data: Mapping[str, Any], command: str) -> str:
+def markdown(data: Mapping[str, Any]) -> str:
     """All of it as a document."""
     lines = [f"# {data['title']}", ""]
     lines += [data["summary"], ""] if data["summary"] else []
-    lines += [f"Written by `{command}`, scale {data['scale'] or 'of the file'}.", ""]
+    lines += [f"Written by `{data['command']}`, scale {data['scale'] or 'of the file'}.", ""]
     for table in tables_of(data):
         lines += [f"## {table.title}", "", *_rows(table), ""]
         lines += [f"{line}  " for line in table.note.splitlines()] + [""]
+    for figure in data["figures"]:
+        lines += [f"![{_escaped(figure['title'])}]({figure['file']})", "", f"{figure['id']}: {figure['title']}", ""]
     if data["not_run"]:
         lines += ["## Not run", "", *(f"- {_escaped(each)}" for each in data["not_run"]), ""]
     lines += ["## What it was made from", ""]

@@ -94,8 +94,7 @@ def _attack(
             )
 
     attacked = unfinished.resumed(run)
-    unfinished.flush()
-    complete(session, attacked.left)
+    complete(session, unfinished, attacked.left)
     assert attacked.x_adv is not None
     after = [[label, int(then.right.sum())] for label, then in attacked.after.items()]
     record = {

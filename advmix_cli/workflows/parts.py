@@ -12,6 +12,7 @@ from advmix_cli.errors import AdvmixError
 from advmix_cli.results import Result
 from advmix_cli.workflows.making import make_once
 from advmix_cli.workflows.session import Session
+from advmix_cli.workflows.unfinished import Unfinished
 
 Piece = dict[str, Any]
 
@@ -52,7 +53,8 @@ def put_together(
     part, own = session.part, list[Piece]()
 
     def keep(piece: Piece) -> None:
-        own.append(piece)
+        if part.joined:
+            own.append(piece)
         on_piece(piece)
 
     alone = part.size == 1
@@ -66,10 +68,11 @@ def put_together(
     return find(only=range(0), pieces=[*pieces, *told], **said) if part.first else found
 
 
-def complete(session: Session, left: int) -> None:
+def complete(session: Session, unfinished: Unfinished, left: int) -> None:
     """Go on where all samples are known; raise Unfound where other parts have them, or have yet to be read."""
     part = session.part
     if not part.joined and part.size > 1 and (left or not part.idle):
+        unfinished.flush()
         raise Unfound(left)
 
 

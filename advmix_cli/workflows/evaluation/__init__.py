@@ -131,8 +131,7 @@ def _measured(
     def run(pieces: list[dict[str, Any]]) -> Evaluation:
         state = measure.State(session, unfinished, pieces)
         rows, cells, size = measure.measure(session, models, images, met, caches, settings, state)
-        unfinished.flush()
-        complete(session, state.left)
+        complete(session, unfinished, state.left)
         if settings.audited:
             found = measure.audits(session, models, images, settings, state)
             rows = [dataclasses.replace(row, audit=audit) for row, audit in zip(rows, found, strict=True)]
