@@ -6,8 +6,9 @@ cd "${PYTHONPATH:?bash benchmarks/gpu.sh calls this}"
 size=(${LIMIT:+--limit "$LIMIT"}) few=(${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"})
 epochs=(${EPOCHS:+--epochs "$EPOCHS"}) steps=(${STEPS:+--steps "$STEPS"})
 
+scale=(${LIMIT:+--scale smoke})
+
 advmix() { python3 -m advmix_cli "$@"; }
-export -f advmix # the examples call it as users do
 tests() { ADVMIX_TEST_DEVICE=$ADVMIX_DEVICE python3 -m pytest -ra -p no:cacheprovider "${@/#/tests/test_}"; }
 
 kept() { # name, command: its JSON under that name
@@ -16,9 +17,8 @@ kept() { # name, command: its JSON under that name
   echo "$1 took $((SECONDS - began)) s"
 }
 
-examples() { # data set, names: they leave their pictures where they are called
-  cd "$RESULTS"
-  for example in "${@:2}"; do DATASET=$1 bash "$PYTHONPATH/examples/$example.sh"; done
+report() { # name, tables and figures of the report
+  kept "$1" reproduce "${@:2}" "${scale[@]}" --out "$RESULTS/$1"
 }
 
 standard=(train --dataset mnist "${size[@]}" "${epochs[@]}" --name gpu-mnist)
@@ -61,8 +61,8 @@ case $1 in
     kept cifar-train train --dataset cifar10 --precision bf16 "${few[@]}" "${epochs[@]}" --name gpu-cifar
     kept cifar-attack attack gpu-cifar "${few[@]}" "${steps[@]}"
     ;;
-  report-mnist) examples mnist standard_training mnist_defense ;;
-  report-labels) examples mnist soft_labels partial_pgd ;;
-  report-cifar) LIMIT=${CIFAR_LIMIT:-} examples cifar10 standard_training mnist_defense ;;
+  report-mnist) report report-mnist table1 table3 table4 table5 figure9 --dataset mnist ;;
+  report-labels) report report-labels table7 table8 --dataset mnist ;;
+  report-cifar) report report-cifar table2 table3 table6 figure8 figure10 --dataset cifar10 ;;
   *) echo "there is no part $1" && exit 2 ;;
 esac
