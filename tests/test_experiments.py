@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -26,6 +27,7 @@ from advmix_cli.experiments.commands import command_of, part_of_file
 from advmix_cli.experiments.lines import lines_of
 from advmix_cli.experiments.shape import Cell, Of
 from advmix_cli.statistics import t_tail
+from advmix_cli.workflows.evaluation.record import Cell as Cell_
 
 SMALL = """
 title = "two ways"
@@ -483,6 +485,22 @@ def test_a_claim_may_be_of_colours_and_of_two_evaluations(home: Path, advmix: Ru
     assert greyer["figures"][0] == pytest.approx(100 * (x_adv.amax(1) - x_adv.amin(1)).mean().item(), rel=1e-4)
     assert None not in cost["figures"]
     assert cost["n"] == 20
+
+
+def test_who_has_met_more_is_compared_on_the_images_that_both_have_met() -> None:
+    def cell(right: list[bool]) -> Cell_:
+        packed = np.packbits(np.array(right)).tobytes()
+        return Cell_(len(right), sum(right), 0.5, base64.b64encode(packed).decode())
+
+    many, few = [True] * 7 + [False] * 13, [False] * 5 + [True] * 6
+    assert cell(many).first(11) == dataclasses.replace(cell(many[:11]), loss=None)
+    assert cell(many).first(20).right == cell(many).right
+    ones = [claims.One(Cell("a", ()), each.accuracy, each, None, None)  # type: ignore[arg-type]
+            for each in (cell(many), cell(few))]  # fmt: skip
+    (one,), (other,) = claims._on_the_same([[ones[0]], [ones[1]]])
+    assert one.value == pytest.approx(700 / 11)
+    assert one.measured.n == other.measured.n == 11
+    assert other is ones[1]
 
 
 def test_over_seeds_it_is_their_differences() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +23,15 @@ def judged(session: Session, experiment: Experiment, found: Found, claim: Claim)
 
     An order holds where each figure is surely above the next, one-sided at 5 %: on the same images by McNemar's exact
     test for one seed, by Student's paired t-test over seeds for several. It does not hold where one is surely below.
+    Where one has met more images than another, the first that both have met count.
     A change of saturation is surely below by Student's test over the images.
     """
     if claim.figure.figure == "saturation":
         changes = figures.saturation(session, experiment, found, claim.figure.on, claim.order[0])
         return {"id": claim.id, "claim": claim.claim, **_changed(changes, claim.below or 0.0)}
     each = [figures.of(experiment, found, claim.figure, of) for of in claim.order]
+    if claim.figure.figure == "accuracy":
+        each = _on_the_same(each)
     told = {
         "id": claim.id, "claim": claim.claim,
         "figures": [mean_and_deviation([one.value for one in ones])[0] if ones else None for ones in each],
@@ -45,6 +49,19 @@ def judged(session: Session, experiment: Experiment, found: Found, claim: Claim)
     if above < LEVEL:
         return told | {"verdict": VERDICTS[0], "p": above}
     return told | {"verdict": VERDICTS[1 if below < LEVEL else 2], "p": below if below < LEVEL else above}
+
+
+def _on_the_same(figures: Sequence[Sequence[One]]) -> list[list[One]]:
+    """The figures on the images that all have met: the first of the set."""
+    n = min((one.measured.n for ones in figures for one in ones), default=0)
+    return [
+        [
+            one if one.measured.n == n
+            else dataclasses.replace(one, measured=(fewer := one.measured.first(n)), value=fewer.accuracy)
+            for one in ones
+        ]
+        for ones in figures
+    ]  # fmt: skip
 
 
 def _changed(changes: Sequence[float], below: float) -> dict[str, Any]:

@@ -97,6 +97,13 @@ class Cell:
         """The 95 % confidence interval of the accuracy, in percent."""
         return wilson(self.correct, self.n)
 
+    def first(self, n: int) -> Cell:
+        """How it did on the first n images alone; their loss is not known."""
+        packed = base64.b64decode(self.right)
+        right = int.from_bytes(packed, "big") >> (8 * len(packed) - n)
+        filled = (right << -n % 8).to_bytes((n + 7) // 8, "big")
+        return Cell(n, right.bit_count(), None, base64.b64encode(filled).decode(), note=self.note)
+
     @property
     def bits(self) -> int:
         """Which images are right, one a bit."""
