@@ -11,7 +11,7 @@ import torch
 from conftest import DEVICE
 from test_training import images, same, splits_of
 
-from advmix_cli import attacks, mixing, models, presets, training
+from advmix_cli import attacks, checking, mixing, models, presets, training
 from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import UsageError
 from advmix_cli.methods import base
@@ -163,7 +163,7 @@ def test_continuing_equals_not_having_stopped(stop: int) -> None:
 
 def test_the_epoch_is_chosen_by_robust_validation_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = iter([20.0, 80.0, 50.0])
-    monkeypatch.setattr(training, "robust_accuracy", lambda model, images, chosen: next(planted))
+    monkeypatch.setattr(checking, "robust_accuracy", lambda model, images, chosen: next(planted))
     trained = run(settings(epochs=3))
     assert trained.best_epoch == 2
     assert [row["validation_robust_accuracy"] for row in trained.history] == [20, 80, 50]

@@ -18,7 +18,19 @@ from test_training import images, splits_of
 from test_training import settings as train_settings
 from torch import nn
 
-from advmix_cli import artifacts, attacks, data, draws, evaluation, graphs, mixing, models, statistics, training
+from advmix_cli import (
+    artifacts,
+    attacks,
+    checking,
+    data,
+    draws,
+    evaluation,
+    graphs,
+    mixing,
+    models,
+    statistics,
+    training,
+)
 from advmix_cli.attacks import AttackedSet, apgd, fab, pgd, square_pgd
 from advmix_cli.attacks import run as attack_run
 from advmix_cli.attacks.common import Change, margin
@@ -335,7 +347,7 @@ def test_of_equal_accuracies_the_lowest_loss_is_chosen_and_then_the_earliest(mon
     planted = {1: (1, 1.0), 2: (1, 0.5), 3: (1, 0.5), 4: (1, 0.7), 5: (0, 0.1)}
     for epoch, (right, loss) in planted.items():
         scored = Score(torch.arange(2) < right, torch.full((2,), loss), torch.ones(2))
-        monkeypatch.setattr(training, "score", lambda model, x, y, scored=scored: scored)
+        monkeypatch.setattr(checking, "score", lambda model, x, y, scored=scored: scored)
         run.judge({"epoch": epoch, "train_loss": 1.0})
     assert run.best_epoch == 2
 
