@@ -457,7 +457,7 @@ MUTANTS = (
     Mutant("workflows/parts.py", "(left or not part.idle)", "not part.idle",
            "test_world.py::test_parts_come_to_the_same_in_any_order", "what is not attacked counts as standing"),
     Mutant("workflows/unfinished.py", "self._session.part.lane)", '"")',
-           "test_world.py::test_parts_come_to_the_same_in_any_order",
+           "test_world.py::test_parts_that_run_at_once_keep_pieces_of_their_own",
            "parts write over each other's pieces"),
     Mutant("remote.py", "if hashlib.sha256(data).hexdigest() != entry.sha256:", "if False:",
            "test_sharing.py::test_a_flipped_byte_there_is_refused", "what is fetched is not compared"),

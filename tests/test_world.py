@@ -22,6 +22,9 @@ from safetensors.torch import load_file
 
 from advmix_cli import world
 from advmix_cli.errors import UsageError
+from advmix_cli.store import Store
+from advmix_cli.workflows.session import Session, Silent
+from advmix_cli.workflows.unfinished import Unfinished
 from advmix_cli.world import World
 
 pytestmark = [on_cpu, pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")]
@@ -249,6 +252,16 @@ def test_parts_come_to_the_same_in_any_order(
     assert content_of(only(store, "samples/*.pt")) == content_of(only(attacked, "samples/*.pt"))
     assert evaluation(store) == evaluation(attacked)
     assert not list(store.glob("unfinished/*"))
+
+
+def test_parts_that_run_at_once_keep_pieces_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = [Unfinished(Session(store, tmp_path, Silent(), part=World(part, 2)), "name", "key") for part in (0, 1)]
+    for part, unfinished in enumerate(kept):
+        unfinished.add({"part": part})
+        unfinished.flush()
+    whole = Unfinished(Session(store, tmp_path, Silent()), "name", "key")
+    assert whole.resumed(lambda pieces: [piece["part"] for piece in pieces]) == [0, 1]
 
 
 def test_the_same_command_without_shard_does_what_is_left(
