@@ -58,6 +58,16 @@ def at(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("ADVMIX_HOME", str(home))
 
 
+@pytest.fixture
+def pushed(made: Path, other: Path, advmix: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A folder's URL, and the model that was pushed there; the second machine is the one that is used."""
+    url, model = f"file://{tmp_path}/shared", name(made, "checkpoints")
+    at(monkeypatch, made)
+    assert advmix("store", "push", model, url).code == 0
+    at(monkeypatch, other)
+    return url, model
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 server, and a bucket in it."""
@@ -136,18 +146,12 @@ def test_both_have_all_in_the_end(
     assert len(list((made / "checkpoints").iterdir())) == 2
 
 
-def test_a_flipped_byte_there_is_refused(
-    made: Path, other: Path, advmix: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = f"file://{tmp_path}/shared"
-    at(monkeypatch, made)
-    model = name(made, "checkpoints")
-    assert advmix("store", "push", model, url).code == 0
+def test_a_flipped_byte_there_is_refused(pushed: tuple[str, str], other: Path, advmix: Run, tmp_path: Path) -> None:
+    url, model = pushed
     (stored,) = (tmp_path / "shared" / "objects").iterdir()
     data = bytearray(stored.read_bytes())
     data[len(data) // 2] ^= 1
     stored.write_bytes(data)
-    at(monkeypatch, other)
     refused = advmix("store", "pull", model, url)
     assert refused.code == 4
     assert "damaged there" in refused.err
@@ -168,16 +172,11 @@ def test_a_flipped_byte_there_is_refused(
     ],
 )
 def test_what_a_name_claims_there_is_checked(
-    what: str, value: object, why: str, made: Path, other: Path, advmix: Run, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    url = f"file://{tmp_path}/shared"
-    at(monkeypatch, made)
-    model = name(made, "checkpoints")
-    assert advmix("store", "push", model, url).code == 0
+    what: str, value: object, why: str, pushed: tuple[str, str], other: Path, advmix: Run, tmp_path: Path
+) -> None:
+    url, model = pushed
     (said,) = (tmp_path / "shared" / "names" / "checkpoints").iterdir()
     said.write_text(json.dumps(json.loads(said.read_text()) | {what: value}))
-    at(monkeypatch, other)
     refused = advmix("store", "pull", model, url)
     assert refused.code in (3, 4)
     assert why in refused.err
@@ -279,16 +278,20 @@ def test_bad_calls(arguments: tuple[str, ...], code: int, why: str, home: Path, 
     assert why in told.err
 
 
-def test_a_name_with_other_bytes_is_kept(
-    made: Path, other: Path, advmix: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = f"file://{tmp_path}/shared"
-    at(monkeypatch, made)
-    model = name(made, "checkpoints")
-    assert advmix("store", "push", model, url).code == 0
-    shutil.rmtree(other, ignore_errors=True)
-    at(monkeypatch, other)
+def test_a_name_with_other_bytes_is_kept(pushed: tuple[str, str], advmix: Run) -> None:
+    url, model = pushed
     assert advmix("train", *TINY).code == 0  # the same weights, made at another time
     kept = advmix("store", "push", model, url, "--json")
     assert kept.code == 0
     assert kept.data["files"][0]["done"].startswith("there")
+
+
+def test_what_is_named_alone_is_synced(pushed: tuple[str, str], made: Path, advmix: Run) -> None:
+    """Also where it is here already: what else is there stays there."""
+    url, model = pushed
+    assert advmix("store", "pull", model, url).code == 0
+    assert advmix("train", *TINY, "--seed", "1", "--name", "own").code == 0
+    for dry in ((), ("--dry-run",)):
+        synced = advmix("store", "sync", "own", url, *dry, "--json")
+        assert synced.code == 0, synced.err
+        assert [each["done"] for each in synced.data["files"]] == ["there" if dry else "sent"]

@@ -33,10 +33,14 @@ def pull(session: Session, refs: Sequence[str], url: str, *, dry_run: bool) -> R
 
 
 def sync(session: Session, refs: Sequence[str], url: str, *, dry_run: bool) -> Result:
-    """Let both have all."""
+    """Let both have all, or those that are named."""
     place = remote.to(url)
-    there = _get(session, [ref for ref in refs if not _here(session, ref)], place, dry_run)
-    return _result(session, there + _put(session, _local(session, refs, some=dry_run), place, dry_run), url, dry_run)
+    here = [ref for ref in refs if _here(session, ref)]
+    missing, wanted = [ref for ref in refs if ref not in here], here if dry_run else refs
+    rows = _get(session, missing, place, dry_run) if missing or not refs else []
+    if wanted or not refs:
+        rows += _put(session, _local(session, wanted, some=dry_run), place, dry_run)
+    return _result(session, rows, url, dry_run)
 
 
 def export(session: Session, refs: Sequence[str], file: Path) -> Result:
@@ -72,7 +76,7 @@ def _here(session: Session, ref: str) -> bool:
 
 
 def _local(session: Session, refs: Sequence[str], *, some: bool = False) -> dict[Named, tuple[Named, ...]]:
-    """The artifacts that are meant, each after what it was made from; and what that is."""
+    """The artifacts that are meant (all, if none is named; `some`: or none), each after what it was made from."""
     store, found = session.store, dict[Named, tuple[Named, ...]]()
     aliases = store.refs()
 
@@ -97,8 +101,6 @@ def _local(session: Session, refs: Sequence[str], *, some: bool = False) -> dict
         if not found and not some:
             raise NotFoundError(f"the store {store.root} is empty", "make something: advmix train")
     for ref in refs:
-        if some and not _here(session, ref):
-            continue
         _, path = resolve(session, ref)
         owned = store.owns(path)
         if owned is None:
