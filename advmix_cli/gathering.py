@@ -10,6 +10,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from advmix_cli.errors import UsageError
 from advmix_cli.world import World, peers
 
 
@@ -40,6 +41,13 @@ class _Gathered(torch.autograd.Function):
             distributed.all_reduce(slope)
         mine = slope[own.start : own.stop]
         return torch.cat([mine, mine.new_zeros((ctx.rows - len(mine), *mine.shape[1:]))]), None, None
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch norms that take means over all ranks' images. Raises UsageError where torch has none."""
+    if device.type != "cuda":
+        raise UsageError(f"--sync-bn needs GPUs, and this is {device}", "leave it out")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
 
 
 def together(model: nn.Module, loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -155,19 +155,8 @@ class Output:
         self._table(table, _console(sys.stderr))
 
     def _table(self, table: Table, console: RichConsole) -> None:
-        drawn = RichTable(
-            box=None,
-            pad_edge=False,
-            title=_text(table.title) if table.title else None,
-            title_justify="left",
-            header_style="bold",
-        )
-        for column in table.columns:
-            drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*(_text(cell) for cell in row))
         if table.rows:
-            console.print(drawn)
+            console.print(_drawn(table))
         if table.note:
             console.print(_text(table.note, "dim"))
 
@@ -200,6 +189,37 @@ class Output:
         )
         with Progress(*columns, console=self._err, transient=True) as bar:
             yield _Bar(bar, bar.add_task(escape(shown(what)), total=total, rate="", about=""))
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Callable[[Table], bool]]:
+        """Tables one in place of the other, on a terminal; elsewhere, with -q and --json one is enough."""
+        if self.quiet or self.as_json or not self._err.is_terminal:
+            yield lambda table: False
+            return
+        from rich.live import Live
+
+        with Live(console=self._err, transient=True, auto_refresh=False) as shown_now:
+
+            def show(table: Table) -> bool:
+                shown_now.update(_drawn(table), refresh=True)
+                return True
+
+            yield show
+
+
+def _drawn(table: Table) -> RichTable:
+    drawn = RichTable(
+        box=None,
+        pad_edge=False,
+        title=_text(table.title) if table.title else None,
+        title_justify="left",
+        header_style="bold",
+    )
+    for column in table.columns:
+        drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(_text(cell) for cell in row))
+    return drawn
 
 
 class _Bar:

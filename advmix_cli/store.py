@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advmix_cli import files
-from advmix_cli.errors import AdvmixError, DamagedError, LockedError, NotFoundError, UsageError, nearest
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, nearest
+from advmix_cli.locks import Locks
 from advmix_cli.settings import SCHEMA
 
 SUFFIXES = {
@@ -40,6 +41,9 @@ SINGULAR = {
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,250}")
 _LONGEST_REF = 1000
+JOBS = "jobs"
+"""The folder by which jobs of a cluster are handed over, and where they write what they say."""
+_OF_A_JOB = re.compile(r"(.+)_(?:0_log\.(?:out|err)|0_result\.pkl|submitted\.pkl)")
 _RESERVED = ("latest", "untrained")
 
 
@@ -65,6 +69,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()
+        self.locks = Locks(self.root)
 
     def check_schema(self) -> None:
         """Raise DamagedError where the folder holds a store of another schema than this version's."""
@@ -155,34 +160,11 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold `name` against other processes. Waits, after calling `on_wait`; without it raises LockedError.
-
-        The file stays: removing it while others wait would give two of them the lock. A killed holder
-        frees it at once.
-        """
-        import filelock  # slow to import, and help and answers from the store need no lock
-
-        path = self.root / "locks" / f"{name}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                if on_wait is None:
-                    raise LockedError(
-                        f"{name} is being made by another process", "wait for it, or stop it, and try again"
-                    ) from None
-                on_wait()
-                lock.acquire(poll_interval=0.1)
-        except OSError as error:
-            raise files.cannot_write(path.parent, error) from error
-        try:
+        """Hold `name` against other processes. Waits, after calling `on_wait`; without it raises LockedError."""
+        with self.locks.held(name, on_wait):
             for stray in self.root.glob(f"*/{files.TEMPORARY}{glob.escape(name)}.*"):  # of a killed holder
                 files.clear(stray)
             yield
-        finally:
-            lock.release()
 
     # References
 
@@ -296,7 +278,7 @@ class Store:
 
     def leftovers(self) -> dict[Path, str]:
         """What interrupted processes left, and why it is of no use: strays, unfinished runs, orphans, dead refs."""
-        found = {path: self.no_use(path) for at in ("*", "*/*") for path in sorted(self.root.glob(at))}
+        found = {path: self.no_use(path) for at in ("*", "*/*") for path in sorted(self.root.glob(at), reverse=True)}
         return {path: why for path, why in found.items() if why}
 
     def no_use(self, path: Path) -> str:
@@ -306,6 +288,10 @@ class Store:
             return "leftover"
         if kind == "unfinished" and name.endswith(".pt"):
             return "unfinished run"
+        job = _OF_A_JOB.fullmatch(name)
+        if kind == JOBS and job is not None:
+            ended = files.there(path.with_name(f"{job[1]}_0_result.pkl"))
+            return "of a job that ended" if ended or not files.there(path.with_name(f"{job[1]}_submitted.pkl")) else ""
         if kind == "refs":
             target = self.target(path)
             return "" if target is not None and self.has(*target) else "leads nowhere"

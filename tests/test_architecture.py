@@ -18,7 +18,7 @@ MODULES = {
 LAYERS = [
     {"advmix_cli._version", "advmix_cli.errors"},
     {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo", "advmix_cli.world"},
-    {"advmix_cli.names", "advmix_cli.gathering"},
+    {"advmix_cli.names", "advmix_cli.gathering", "advmix_cli.locks"},
     {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},
     {"advmix_cli.judging", "advmix_cli.remote"},
     {"advmix_cli.config"},
@@ -84,7 +84,7 @@ def test_dependencies_point_one_way(module: str) -> None:
         ("rich", "advmix_cli.output"),
         ("torchvision", ("advmix_cli.data", "advmix_cli.models")),
         ("timm", "advmix_cli.models"),
-        ("filelock", "advmix_cli.store"),
+        ("filelock", "advmix_cli.locks"),
         ("safetensors", "advmix_cli.artifacts"),
         ("fsspec", "advmix_cli.remote"),
         ("submitit", "advmix_cli.experiments.cluster"),

@@ -9,10 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Run
+
+from advmix_cli.experiments import Experiment
+from advmix_cli.store import Store
+from advmix_cli.workflows.session import Session, Silent
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -64,6 +70,9 @@ elif name == "sacct":
 """
 
 
+CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+
+
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -97,6 +106,52 @@ def test_jobs_that_are_killed_and_called_again_make_each_part_once(file: Path, h
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "job" not in again.stderr
     assert "12 were in the store" in again.stderr
+    assert advmix("store", "prune", "-y").code == 0
+    assert not [*(home / "jobs").iterdir()]
+
+
+def until(ready: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+    while not ready():
+        assert running.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not CHILDREN.exists(), reason="nothing says here whose child a process is")
+def test_a_job_that_is_preempted_continues(file: Path, home: Path) -> None:
+    file.write_text(TWELVE.replace("epochs = 1", "epochs = 40").replace("0.001, 0.002, 0.003, 0.004, 0.005, ", ""))
+    command = [sys.executable, "-m", "advmix_cli", "run", str(file), "--on", "local", "--threads", "1", "--out", "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        until(lambda: any((home / "locks").glob("part-*")), running)
+        (handed,) = (home / "jobs").glob("*_submitted.pkl")
+        parent = handed.name.split("_")[0]
+        task = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        os.kill(task, signal.SIGUSR2)  # as SLURM does
+        log = handed.with_name(handed.name.replace("submitted.pkl", "0_log.out"))
+        until(lambda: log.exists() and "Requeued" in log.read_text(), running)
+        _, said = running.communicate()
+    assert running.returncode == 0, said
+    assert made(home) == {"checkpoints": 1, "evaluations": 1}
+
+
+def test_a_look_at_the_states(file: Path, home: Path, advmix: Run) -> None:
+    def states() -> dict[str, int]:
+        looked = advmix("run", file, "--watch", "--json")
+        assert looked.code == 0, looked.err
+        found = Counter(part["state"] for part in looked.data["parts"])
+        assert looked.data["states"] == {each: found[each] for each in ("running", "ready", "waiting", "done")}
+        return dict(found)
+
+    assert states() == {"ready": 6, "waiting": 6}
+    session = Session(Store(home), home, Silent())
+    part = Experiment(file).resolve(session).parts[0]
+    with session.store.lock(f"part-{part.key}"):
+        assert states() == {"running": 1, "ready": 5, "waiting": 6}
+    assert made(home) == {"checkpoints": 0, "evaluations": 0}
+    assert advmix("run", file, "--out", "out", "--threads", "1").code == 0
+    assert states() == {"done": 12}
+    shown = advmix("run", file, "--watch")
+    assert shown.out.startswith("12 done\n")
+    assert not Path("twelve").exists()
 
 
 def test_a_job_that_fails_says_why_and_leaves_the_others(file: Path, home: Path, advmix: Run) -> None:
@@ -150,6 +205,8 @@ def test_what_slurm_is_told(
         (("--on", "local", "--slurm", "partition=gpu"), "says nothing"),
         (("--on", "slurm", "--slurm", "partition"), "says nothing"),
         (("--on", "local", "--workers", "0"), "workers"),
+        (("--on", "local", "--watch"), "--watch looks on"),
+        (("--dry-run", "--watch"), "--watch looks on"),
     ],
 )
 def test_bad_calls(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,14 @@ def test_names_that_cannot_be_aliases(alias: str) -> None:
         check_alias(alias)
 
 
+@pytest.fixture(params=["system", "lease"])
+def locks(request: pytest.FixtureRequest, store: Store) -> None:
+    """The store has these."""
+    if request.param == "lease":
+        store.write(store.locks.marker, b"")
+
+
+@pytest.mark.usefixtures("locks")
 def test_a_lock_is_exclusive_says_so_and_waits(store: Store) -> None:
     waited: list[str] = []
     order: list[str] = []
@@ -170,25 +180,58 @@ def test_a_lock_is_exclusive_says_so_and_waits(store: Store) -> None:
     assert order == ["first", "second"]
 
 
-def test_a_killed_holder_frees_the_lock_and_its_leftovers_go(store: Store) -> None:
+@contextlib.contextmanager
+def held_elsewhere(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds `key`, until it is killed."""
     code = (
-        "import sys, time; from pathlib import Path; from advmix_cli.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\n"
-        "with store.lock('key'): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from advmix_cli import locks; from advmix_cli.store import Store\n"
+        "store, locks.LEASE_S = Store(Path(sys.argv[1])), float(sys.argv[2])\n"
+        "with store.lock('key'): print('held', flush=True); time.sleep(600)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    command = [sys.executable, "-c", code, str(store.root), str(LEASE_S)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+        holder.kill()
+
+
+LEASE_S = 2.0
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases soon run out."""
+    monkeypatch.setattr("advmix_cli.locks.LEASE_S", LEASE_S)
+
+
+@pytest.mark.usefixtures("locks", "short")
+def test_a_killed_holder_frees_the_lock_and_its_leftovers_go(store: Store) -> None:
     stray = store.root / "samples" / ".tmp-key.pt"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"half")
-    with pytest.raises(LockedError):
-        store.lock("key").__enter__()
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    holder.stdout.close()
-    with store.lock("key"):
-        assert not stray.exists()
+    with held_elsewhere(store) as holder:
+        with pytest.raises(LockedError):
+            store.lock("key").__enter__()
+        holder.kill()
+        holder.wait()
+        with store.lock("key", on_wait=lambda: None):
+            assert not stray.exists()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.usefixtures("short")
+def test_a_lease_that_nobody_renews_is_taken_over(waits: bool, store: Store) -> None:
+    """By who waits for it, and by who tries again and again."""
+    store.write(store.locks.marker, b"")
+    with held_elsewhere(store) as holder:
+        for _ in range(3):
+            with pytest.raises(LockedError):
+                store.lock("key").__enter__()
+        holder.send_signal(signal.SIGSTOP)  # as good as a machine that nobody hears of
+        while True:
+            with contextlib.suppress(LockedError), store.lock("key", on_wait=(lambda: None) if waits else None):
+                break
 
 
 def test_leftovers_are_what_interrupted_work_left(store: Store) -> None:

@@ -20,7 +20,8 @@ import torch
 from conftest import Run, content_of, on_cpu
 from safetensors.torch import load_file
 
-from advmix_cli import world
+from advmix_cli import gathering, models, world
+from advmix_cli.artifacts.checkpoints import checkpoint_record
 from advmix_cli.errors import UsageError
 from advmix_cli.store import Store
 from advmix_cli.workflows.session import Session, Silent
@@ -141,8 +142,30 @@ def test_two_ranks_train_what_one_process_does(mix: str, tmp_path: Path, advmix:
     assert said[1][1:] == ("", "")
     alone = advmix(*TRAIN, "--mix", mix, "--threads", "1", "--json")
     assert json.loads(said[0][1])["data"]["checkpoint"] == alone.data["checkpoint"]
+    made = [checkpoint_record(only(at, "checkpoints/*.safetensors"))["made"] for at in (tmp_path / "two", home)]
+    assert [each.get("ranks") for each in made] == [2, None]
     mine, theirs = weights(tmp_path / "two"), weights(home)
     assert max(float((theirs[name] - each).abs().max()) for name, each in mine.items()) < 1e-5
+
+
+def test_batch_norm_over_all_ranks_is_for_several_gpus(tmp_path: Path, advmix: Run) -> None:
+    alone = advmix(*TRAIN, "--sync-bn")
+    assert alone.code == 2
+    assert "--sync-bn is for several ranks" in alone.err
+    said = job(2, tmp_path, *TRAIN, "--arch", "resnet18", "--sync-bn", "--device", "cpu")
+    assert [code for code, _, _ in said] == [2, 2], said
+    assert "--sync-bn needs GPUs" in said[0][2]
+    assert said[1][1:] == ("", "")
+
+
+def test_batch_norm_over_all_ranks_keeps_its_names() -> None:
+    model = models.build(models.Network("resnet18", (3, 32, 32), 10), 0)
+    names = [*model.state_dict()]
+    found = gathering.synchronised(model, torch.device("cuda"))
+    assert [*found.state_dict()] == names
+    norms = [each for each in found.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(each, torch.nn.SyncBatchNorm) for each in norms)
 
 
 def test_ranks_have_the_same_statistics(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ THREAT = _settings(Threat)
 _MADE = {
     "advmix": str, "torch": str, "python": str, "device": str, "gpu": (str, None), "threads": SOME,
     "batch_size": (SOME, None), "not_deterministic": [str], "command": str, "date": str, "seconds": POSITIVE,
+    "ranks?": SOME, "sync_bn?": bool,
 }  # fmt: skip
 _LINEAGE = {
     "name": NAME, "weights": _one_of("best", "last", "ema"), "digest": HEX, "arch": ARCH, "trained_against?": THREAT,

@@ -71,6 +71,7 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
             force=given.get("force", False),
             skip_damaged=given.get("skip_damaged", False),
             shard=given.get("shard"),
+            sync_bn=given.get("sync_bn", False),
             command=shlex.join(["advmix", *ctx.obj]),
         )
         with contextlib.redirect_stdout(sys.stderr):  # what a network of others prints is no result

@@ -47,6 +47,9 @@ _Slurm = Annotated[
     list[str] | None,
     typer.Option("--slurm", metavar="KEY=VALUE", help="With --on slurm: partition=..., account=..., and others."),
 ]
+_Watch = Annotated[
+    bool, typer.Option("--watch", help="Only show what each part is at, while other processes do the work.")
+]
 _Out = Annotated[
     Path | None,
     typer.Option("--out", help="The folder that tables and pictures go to.", show_default="FILE-SCALE"),
@@ -68,6 +71,7 @@ def run(
     on: _On = None,
     workers: _Workers = None,
     slurm: _Slurm = None,
+    watch: _Watch = False,
     init: Annotated[bool, typer.Option("--init", help="Write a commented example to FILE, and do nothing.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -84,7 +88,7 @@ def run(
 
         return Experiment(
             file, scale, only, seeds=seeds, dry_run=dry_run, keep_going=keep_going, out=out, on=on, workers=workers,
-            slurm=slurm or (),
+            slurm=slurm or (), watch=watch,
         )  # fmt: skip
 
     carry_out(ctx, request, stopped=_CONTINUES)
@@ -125,6 +129,7 @@ def reproduce(
     on: _On = None,
     workers: _Workers = None,
     slurm: _Slurm = None,
+    watch: _Watch = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -139,7 +144,7 @@ def reproduce(
         only = None if "all" in wanted else wanted
         override: dict[str, Any] = {} if preset is None else {"preset": preset}
         return Experiment(
-            None, scale, only, dataset, seeds, override, dry_run, keep_going, out, on, workers, slurm or ()
+            None, scale, only, dataset, seeds, override, dry_run, keep_going, out, on, workers, slurm or (), watch
         )  # fmt: skip
 
     carry_out(ctx, request, stopped=_CONTINUES)

@@ -1,4 +1,4 @@
-"""`store list|show|path|verify|rename|unalias|remove|prune|push|pull|sync|export|import`."""
+"""`store list|show|path|verify|rename|unalias|remove|prune|locks|push|pull|sync|export|import`."""
 
 from __future__ import annotations
 
@@ -138,6 +138,23 @@ def prune(
         return removal.carry_out(session, removal.plan_pruning(session), dry_run=dry_run, confirm=confirmed(yes))
 
     run(ctx, work)
+
+
+@app.command()
+def locks(
+    ctx: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="system, or lease.", show_default="say which",
+            autocompletion=lambda: list(workflow.LOCKS),
+        ),
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Say how processes keep out of each other's way: by the system's locks, or leases that are renewed."""
+    run(ctx, lambda session: workflow.locks(session, kind))
 
 
 _Refs = Annotated[

@@ -71,6 +71,11 @@ _Augment = Annotated[
     ),
 ]
 
+_SyncBn = Annotated[
+    bool,
+    typer.Option("--sync-bn", help="With several ranks, on GPUs: batch norm over all ranks' images."),
+]
+
 _CONTINUES = "the same command goes on after the last whole epoch"
 
 
@@ -98,6 +103,7 @@ def train(
     preset: o.Preset = "default",
     name: o.Name = None,
     force: o.Force = False,
+    sync_bn: _SyncBn = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -144,6 +150,7 @@ def advtrain(
     name: o.Name = None,
     force: o.Force = False,
     verbose: o.Verbose = False,
+    sync_bn: _SyncBn = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,

@@ -18,6 +18,7 @@ from advmix_cli.workflows.session import Session
 if TYPE_CHECKING:
     from advmix_cli.experiments import plan, shape
     from advmix_cli.experiments.carrying import Found
+    from advmix_cli.experiments.cluster import Cluster
 
 LARGEST = 1 << 20
 """Bytes of an experiment's file."""
@@ -47,10 +48,12 @@ class Experiment:
     on: str | None = None
     workers: int | None = None
     slurm: Sequence[str] = ()
+    watch: bool = False
 
     def resolve(self, session: Session) -> Carrying:
         """What is to be done; the file is read, and nothing is computed."""
         from advmix_cli.experiments import plan, reading
+        from advmix_cli.experiments.cluster import WHERE, Cluster
 
         name = REPORT if self.file is None else str(self.file)
         text = shipped(REPORT) if self.file is None else _text(self.file)
@@ -61,18 +64,20 @@ class Experiment:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file, and a folder is wanted", "give another name")
         if self.on is not None:
-            from advmix_cli.experiments.cluster import WHERE
-
             known_name(self.on, WHERE, "place for --on")
         for each in self.slurm:
             if not each.partition("=")[2] or self.on != "slurm":
                 raise UsageError(
                     f"--slurm {each!r} says nothing", "it is KEY=VALUE, with --on slurm: --slurm partition=gpu"
                 )
+        if self.watch and (self.dry_run or self.on is not None):
+            raise UsageError(
+                "--watch looks on, and does nothing itself", "start the work with another call, without --watch"
+            )
         cluster = (
             Cluster(self.on, self.workers or 2, dict(each.split("=", 1) for each in self.slurm)) if self.on else None
         )
-        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going, cluster)
+        return Carrying(experiment, parts, only, out, self.dry_run, self.keep_going, cluster, self.watch)
 
     def _only(self, experiment: shape.Experiment) -> list[str] | None:
         """The tables and figures that are wanted: by their ids, by the beginning of these, of one data set."""
@@ -101,15 +106,6 @@ def _text(path: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Where parts are carried out as jobs, how many at a time, and what SLURM is told beside."""
-
-    where: str
-    workers: int
-    slurm: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
 class Carrying:
     """An experiment that is to be carried out."""
 
@@ -120,11 +116,16 @@ class Carrying:
     dry_run: bool
     keep_going: bool
     cluster: Cluster | None = None
+    watch: bool = False
 
     def carry_out(self, session: Session) -> Result:
         """Do what is not done, and collect the figures."""
         if self.dry_run:
             return self._planned(session)
+        if self.watch:
+            from advmix_cli.experiments import watching
+
+            return watching.watch(session, self.parts)
         from advmix_cli.experiments import carrying, drawing, pages, writing
 
         if self.cluster is None:
@@ -152,9 +153,8 @@ class Carrying:
         from advmix_cli.experiments.estimate import Estimate
 
         return cluster.carry_out(
-            session, self.parts, on.where, workers=on.workers, slurm=dict(on.slurm),
-            seconds=Estimate(session, self.experiment).seconds, keep_going=self.keep_going,
-        )  # fmt: skip
+            session, self.parts, on, seconds=Estimate(session, self.experiment).seconds, keep_going=self.keep_going
+        )
 
     def _planned(self, session: Session) -> Result:
         """Each part and how long it will take; of those in the store nothing."""

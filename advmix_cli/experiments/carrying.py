@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from advmix_cli.errors import AdvmixError, LockedError, NotFoundError
 from advmix_cli.experiments.commands import command_of
@@ -59,9 +59,10 @@ def carry_out(session: Session, parts: Sequence[Part], *, keep_going: bool = Fal
     return found
 
 
-def stored(session: Session, parts: Sequence[Part]) -> Found:
-    """What of the parts the store has; nothing is computed."""
-    found, alone = Found(), dataclasses.replace(session, stored_only=True, report=Silent())
+def stored(session: Session, parts: Iterable[Part], found: Found | None = None) -> Found:
+    """What of the parts the store has, beside what was `found` before; nothing is computed."""
+    found, alone = found or Found(), dataclasses.replace(session, stored_only=True, report=Silent())
+    found.failed = {}
     for part in parts:
         if any(need in found.failed for need in part.needs):
             found.failed[part] = NotFoundError("what it needs is not there")

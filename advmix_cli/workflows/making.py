@@ -39,6 +39,8 @@ def made(session: Session, seconds: float, batch_size: int | None = None) -> dic
         "command": session.command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
+        **({"ranks": session.ranks.size} if session.ranks.joined else {}),
+        **({"sync_bn": True} if session.sync_bn else {}),
     }
 
 

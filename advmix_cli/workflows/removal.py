@@ -174,7 +174,7 @@ def _gone(store: Store, model: dict[str, Any]) -> bool:
 
 def _busy(store: Store, name: str) -> bool:
     """Whether a process is at work on what is called so."""
-    if not (store.root / "locks" / f"{name}.lock").exists():
+    if not store.locks.file(name).exists():
         return False
     try:
         with store.lock(name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from advmix_cli.data import DatasetInfo, ImageSet
+    from advmix_cli.results import Table
     from advmix_cli.workflows.datasets import Opened
 
 
@@ -46,6 +47,9 @@ class Reporter(Protocol):
     def progress(self, what: str, total: int, unit: str) -> contextlib.AbstractContextManager[Progress]:
         """A bar of `total` units."""
 
+    def live(self) -> contextlib.AbstractContextManager[Callable[[Table], bool]]:
+        """What shows a table in place of the one before it, and says whether there is anyone to look at the next."""
+
 
 class _SilentProgress:
     def __call__(self, n: int) -> None:
@@ -72,6 +76,11 @@ class Silent:
         """Nothing."""
         yield _SilentProgress()
 
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Callable[[Table], bool]]:
+        """Nobody looks."""
+        yield lambda table: False
+
 
 @dataclasses.dataclass(frozen=True)
 class Session:
@@ -86,6 +95,8 @@ class Session:
     force: bool = False
     command: str = ""
     skip_damaged: bool = False
+    sync_bn: bool = False
+    """Batch norm takes the mean over all ranks' images."""
     stored_only: bool = False
     """Nothing is made: what the store does not have is an error."""
     part: World = world.ALONE
@@ -106,6 +117,7 @@ class Session:
         skip_damaged: bool = False,
         home: Path | None = None,
         shard: str | None = None,
+        sync_bn: bool = False,
     ) -> Session:
         """A session on the store `home`, else the one that the environment names. Refuses one of another schema.
 
@@ -117,13 +129,15 @@ class Session:
         check_machine(device, threads)
         ranks = world.current()
         require(shard is None or not ranks.joined, "--shard is for processes that do not share a job", "leave it out")
+        require(ranks.joined or not sync_bn, "--sync-bn is for several ranks", "start them by torchrun")
         part = ranks if shard is None else world.shard(shard)
         store = (Store if ranks.first else Follower)(home or default_root())
         store.check_schema()
         root = data.default_root(store.root)
         return cls(
-            store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged, part=part
-        )
+            store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged, sync_bn,
+            part=part,
+        )  # fmt: skip
 
     @property
     def ranks(self) -> World:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import artifacts
-from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, nearest
+from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, known_name, nearest
 from advmix_cli.results import Facts, Result, Table, accuracy
 from advmix_cli.store import SINGULAR, SUFFIXES, check_alias
 from advmix_cli.workflows import datasets
@@ -19,6 +19,7 @@ from advmix_cli.workflows.references import WEIGHTS, history, is_stored, resolve
 from advmix_cli.workflows.session import Session
 
 KINDS = tuple(SUFFIXES)
+LOCKS = ("system", "lease")
 
 
 def read_record(kind: str, path: Path, *, whole: bool = True) -> dict[str, Any]:
@@ -200,6 +201,19 @@ def unalias(session: Session, aliases: list[str]) -> Result:
     for alias in [_known(session, alias) for alias in aliases]:
         session.store.delete(session.store.root / "refs" / alias)
     return _said({"dropped": aliases}, [("dropped", alias) for alias in aliases])
+
+
+def locks(session: Session, kind: str | None) -> Result:
+    """Which locks the store has; with a `kind` they are that from now on."""
+    own = session.store.locks
+    if kind is not None:
+        leases = known_name(kind, LOCKS, "kind of lock") == "lease"
+        if leases and not own.leases:
+            session.store.write(own.marker, b"")
+        elif not leases:
+            session.store.delete(own.marker)
+    found = LOCKS[own.leases]
+    return Result({"locks": found}, [found], [Facts([("locks", found)])])
 
 
 def _said(data: dict[str, Any], rows: list[tuple[str, str]]) -> Result:

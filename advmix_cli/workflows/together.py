@@ -14,7 +14,7 @@ from advmix_cli.config import TrainSettings
 from advmix_cli.results import Result, Table, share
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.making import check_may_make
-from advmix_cli.workflows.session import Progress, Reporter, Session
+from advmix_cli.workflows.session import Progress, Reporter, Session, Silent
 from advmix_cli.workflows.train import Begin, Plan, plan, train
 
 
@@ -146,7 +146,7 @@ class _PartProgress:
         pass
 
 
-class _Part:
+class _Part(Silent):
     """The reporter of one run: its lines carry its label, its images count for all."""
 
     def __init__(self, report: Reporter, label: str, total: Progress, stop: threading.Event) -> None:

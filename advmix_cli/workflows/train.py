@@ -113,6 +113,7 @@ def _train(
     verbose: bool,
 ) -> None:
     from advmix_cli import checking, training
+    from advmix_cli.gathering import synchronised
     from advmix_cli.models.normalize import normalisation
 
     device = session.device()
@@ -131,6 +132,8 @@ def _train(
         if done:
             session.report.note(f"continuing after epoch {done}")
         model = begin_with(begin, settings, session.report.note).to(device)
+        if session.sync_bn:
+            model = synchronised(model, device)
         with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
             progress(done * len(splits.train))
             clock = time.monotonic()
