@@ -60,9 +60,14 @@ def _card(session: Session, model: ModelRef, push_ready: bool) -> dict[str, Any]
     load = {"advmix": folder.with_advmix(model.network, folder.WEIGHTS if push_ready else named)}
     load |= {"torch": folder.with_torch(model)} if push_ready else {}
     commands = [each["command"] for each in found["training"] if each.get("command")]
-    commands += found.pop("measured_with") + [each["command"] for each in found["evaluations"][::-1]]
-    measure = f"advmix eval {shlex.quote(named)} --attack autoattack --certify --audit --limit 1000"
-    return found | {"load": load, "commands": list(dict.fromkeys(filter(None, commands))), "measure": measure}
+    commands += found.pop("measured_with")
+    for each in found["evaluations"][::-1]:
+        commands += [*(cache["command"] for cache in each["caches"]), each["command"]]
+    return found | {"load": load, "commands": list(dict.fromkeys(filter(None, commands))), "measure": _measure(named)}
+
+
+def _measure(named: str) -> str:
+    return f"advmix eval {shlex.quote(named)} --attack autoattack --certify --audit --limit 1000"
 
 
 def _named(model: ModelRef) -> str:
@@ -98,8 +103,9 @@ def _said(found: dict[str, Any]) -> str:
 
 
 def _next(found: dict[str, Any], model: ModelRef, where: Path | None, push_ready: bool) -> str:
+    here = model.label if model.stored or model.label.startswith(zoo.PREFIX) else str(model.path)
     if not found["figures"]:
-        return f"measure it: {found['measure']}"
+        return f"measure it: {_measure(here)}"
     if push_ready and where:
         return f"publish it: hf upload USER/NAME {shlex.quote(str(where.parent))}"
-    return f"as a folder to publish: advmix card {shlex.quote(_named(model))} --push-ready --out DIR"
+    return f"as a folder to publish: advmix card {shlex.quote(here)} --push-ready --out DIR"

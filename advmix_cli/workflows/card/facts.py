@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -50,6 +51,7 @@ def evaluated(session: Session, model: ModelRef) -> list[Found]:
 def gathered(session: Session, model: ModelRef) -> Plain:
     """All of it, in plain values."""
     found, network = evaluated(session, model), model.network
+    ours = model.stored or model.label.startswith(zoo.PREFIX)
     own_file = models.kind_of(network.arch) == "file"
     shipped = _shipped(model)
     figures = [figure for each in found for figure in _figures(each)] + shipped["figures"]
@@ -58,7 +60,7 @@ def gathered(session: Session, model: ModelRef) -> Plain:
     kept = {"figures": _best(figures), "brackets": _best(brackets), "audits": _best(audits)}
     used = {each["evaluation"] for part in kept.values() for each in part}
     return {
-        "title": model.label.removeprefix(zoo.PREFIX),
+        "title": model.label.removeprefix(zoo.PREFIX) if ours else model.name,
         "model": {
             "name": model.name, "weights": model.which, "digest": model.digest, "key": model.record["key"],
             "arch": network.label if own_file else network.arch, "code_sha256": network.code or None,
@@ -69,7 +71,7 @@ def gathered(session: Session, model: ModelRef) -> Plain:
         "license": "mit" if model.label.startswith(zoo.PREFIX) else None,
         "training": lineage(session, model),
         **{part: [_without_identity(each) for each in some] for part, some in kept.items()},
-        "evaluations": [_evaluation(each.evaluation) for each in found if each.evaluation.name in used],
+        "evaluations": [_evaluation(session, each.evaluation) for each in found if each.evaluation.name in used],
         "measured_with": shipped["commands"],
     }  # fmt: skip
 
@@ -88,14 +90,26 @@ def _without_identity(each: Plain) -> Plain:
     return {name: value for name, value in each.items() if name != "identity"}
 
 
-def _evaluation(evaluation: Evaluation) -> Plain:
+def _evaluation(session: Session, evaluation: Evaluation) -> Plain:
     made = evaluation.made
     return {
         "name": evaluation.name, "key": evaluation.key, "dataset": short_name(evaluation.settings.dataset),
         "fingerprint": evaluation.fingerprint, "split": evaluation.settings.split, "seed": evaluation.settings.seed,
         "advmix": made["advmix"], "torch": made["torch"], "device": made["gpu"] or made["device"], "date": made["date"],
-        "seconds": made["seconds"], "command": made["command"],
+        "seconds": made["seconds"], "command": made["command"], "caches": list(_caches(session, evaluation)),
     }  # fmt: skip
+
+
+def _caches(session: Session, evaluation: Evaluation) -> Iterator[Plain]:
+    """The sample caches that it met and the store still has, with the command of each."""
+    aliases = session.store.refs()
+    for column in evaluation.columns:
+        kind, name = aliases.get(column.label, ("samples", column.label))
+        with contextlib.suppress(AdvmixError):
+            record = artifacts.samples_record(session.store.path(kind, name), whole=False) or {}
+            same = column.threat is not None and record.get("threat") == column.threat.to_dict()
+            if column.kind == kind == "samples" and same and record["model"]["name"] == column.source:
+                yield {"name": record["name"], "digest": record["digest"], "command": record["made"]["command"]}
 
 
 def _source(evaluation: Evaluation) -> Plain:

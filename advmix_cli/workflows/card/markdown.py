@@ -54,7 +54,7 @@ def escaped(text: str) -> str:
     """Text that means nothing but itself, on one line, in a table too."""
     flat = " ".join(shown(text).split())
     said = _MARKS.sub(r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"^([-+=]|\d+[.)])(?=\s|$)", r"\\\1", said)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", said)  # no list, no line, no title
 
 
 def fenced(language: str, text: str) -> str:
@@ -94,12 +94,11 @@ def _what(card: Plain) -> Iterator[str]:
         ("images", f"{_sides(model['shape'])} of {model['dataset']}"), ("classes", classes), ("normalisation", inside),
     ]  # fmt: skip
     yield table(("", ""), rows + ([("network's file, SHA-256", model["code_sha256"])] if model["code_sha256"] else []))
-    for language, text in card["load"].items():
-        yield (
-            fenced("sh" if text.startswith("advmix ") else "python", text)
-            if language == "advmix"
-            else ("In torch without advmix around it:\n\n" + fenced("python", text))
-        )
+    ours = card["load"]["advmix"]
+    yield fenced("sh" if ours.startswith("advmix ") else "python", ours)
+    if "torch" in card["load"]:
+        yield "The network itself, in torch:"
+        yield fenced("python", card["load"]["torch"])
 
 
 def _training(card: Plain) -> Iterator[str]:
@@ -252,6 +251,8 @@ def _digests(card: Plain) -> str:
     rows = [("weights", f"{model['name']}@{model['weights']}", model["digest"]), ("key", model["name"], model["key"])]
     rows += [("data", model["dataset"], model["fingerprint"])] if model["fingerprint"] else []
     rows += [("weights", f"{each['name']}@{each['weights']}", each["digest"]) for each in card["training"][:-1]]
+    caches = {cache["name"]: cache["digest"] for each in card["evaluations"] for cache in each["caches"]}
+    rows += [("attacked images", *each) for each in caches.items()]
     rows += [("evaluation's key", each["name"], each["key"]) for each in card["evaluations"]]
     known = {model["fingerprint"]}
     for each in card["evaluations"]:
