@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MADE, Run
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import advmix_cli
@@ -331,7 +331,7 @@ def test_a_folder_for_the_hub_is_loaded_by_advmix_and_by_torch(home: Path, advmi
         models.Network("convsmall", (1, 28, 28), 10, (), (0.1,), (0.3,)),
         models.Network("preactresnet18", (3, 32, 32), 4),
         models.Network("torchvision:squeezenet1_1", (1, 32, 32), 5, (), (0.2,), (0.4,)),
-        models.Network("torchvision:squeezenet1_1", (3, 32, 32), 5, ("dropout=0.1",), (), ()),
+        models.Network("torchvision:squeezenet1_1", (1, 32, 32), 5, ("dropout=0.1",), (), ()),
         models.Network("timm:resnet10t", (3, 32, 32), 5),
     ],
     ids=lambda network: f"{network.arch}-{network.shape[0]}-{network.mean}",
@@ -483,6 +483,7 @@ def test_a_paragraph_stays_one(text: str) -> None:
 
 
 @given(WORDS)
+@example("a\n```\n````\nb")
 def test_a_fence_holds_whatever_is_in_it(text: str) -> None:
     from markdown_it import MarkdownIt
 
