@@ -353,6 +353,43 @@ def test_the_lines_for_torch_make_any_network(network: models.Network, tmp_path:
         torch.testing.assert_close(found["logits"], built(found["x"]), rtol=1e-4, atol=1e-5)
 
 
+OWN = """from torch import nn
+
+
+def net(num_classes, width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(width, num_classes))
+"""
+
+
+def test_other_weights_than_a_record_is_of_are_taken_in_by_the_line_that_is_said(
+    home: Path, advmix: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last epoch's, and those of a network whose file is of this machine; the folder names no path of it."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    torch.save({"1.weight": torch.rand(10, 1024), "1.bias": torch.rand(10)}, "W.pt")
+    line = ("--dataset", "glyphs", "--arch", "own.py:net", "--arch-arg", "width=1024", "--normalize", "0.1:0.25")
+    assert advmix("import", "W.pt", *line, "--name", "own").code == 0
+    stored(home)
+    path = zoo.path(PLAIN)
+    record = {k: v for k, v in artifacts.checkpoint_record(path).items() if k != "digests"} | {"name": "two"}
+    best = artifacts.checkpoint_weights(path, "best")
+    last = {name: each + 0.01 for name, each in best.items()}
+    (home / "checkpoints/two.safetensors").write_bytes(artifacts.checkpoint_bytes(best, last, record))
+    x = torch.rand(3, 1, 32, 32)
+    for ref in ("own", "two@last"):
+        told = advmix("card", ref, "--push-ready", "--out", "hub", "--force", "--json")
+        assert told.code == 0, told.err
+        assert str(tmp_path).encode() not in b"".join(file.read_bytes() for file in Path("hub").iterdir())
+        words = told.data["card"]["load"]["advmix"].replace("FILE.py", "../own.py").split()
+        wanted = advmix_cli.load(ref, run_code=True)(x)
+        monkeypatch.chdir("hub")
+        taken = advmix(*words[1:], "-q")
+        assert taken.code == 0, taken.err
+        torch.testing.assert_close(advmix_cli.load(taken.out.strip(), run_code=True)(x), wanted)
+        monkeypatch.chdir("..")
+
+
 # Bad inputs
 
 
@@ -371,7 +408,6 @@ def test_the_lines_for_torch_make_any_network(network: models.Network, tmp_path:
         ("m --out there/README.md", 1, "cannot write to", "another folder"),
         ("m --push-ready --out folder --force", 2, "README.md is there", ""),
         ("damaged.safetensors", 4, "is damaged", ""),
-        ("ema@last --push-ready --out new", 2, "chosen weights", "leave @last out"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_lost(
@@ -380,11 +416,6 @@ def test_what_is_wrong_is_said_and_nothing_is_lost(
     import shlex
 
     stored(home)
-    path = zoo.path(PLAIN)
-    record = {k: v for k, v in artifacts.checkpoint_record(path).items() if k != "digests"} | {"name": "ema"}
-    best = artifacts.checkpoint_weights(path, "best")
-    last = {name: each + 1 for name, each in best.items()}
-    (home / "checkpoints/ema.safetensors").write_bytes(artifacts.checkpoint_bytes(best, last, record))
     monkeypatch.chdir(tmp_path)
     Path("there").write_text("mine")
     Path("folder/README.md").mkdir(parents=True)

@@ -30,8 +30,6 @@ def card(session: Session, ref: str, out: str | None, *, push_ready: bool) -> Re
     """
     where = _where(session, out, push_ready)
     model = resolve_model(session, ref)
-    if push_ready:
-        folder.check(model)
     found = _card(session, model, push_ready)
     contents = {where: markdown(found).encode()} if where else {}
     if push_ready and where:
@@ -57,7 +55,7 @@ def _card(session: Session, model: ModelRef, push_ready: bool) -> dict[str, Any]
     """What is known, how it is loaded and made again, and what would measure it."""
     found = gathered(session, model)
     named = _named(model)
-    load = {"advmix": folder.with_advmix(model.network, folder.WEIGHTS if push_ready else named)}
+    load = {"advmix": folder.with_advmix(model, folder.WEIGHTS if push_ready else named)}
     load |= {"torch": folder.with_torch(model)} if push_ready else {}
     commands = [each["command"] for each in found["training"] if each.get("command")]
     commands += found.pop("measured_with")

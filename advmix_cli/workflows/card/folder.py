@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, models
 from advmix_cli._version import __version__
-from advmix_cli.errors import UsageError
 from advmix_cli.models import Network
 from advmix_cli.names import kind_of
 from advmix_cli.results import shown
-from advmix_cli.workflows.references import ModelRef, load_model
+from advmix_cli.workflows.references import ModelRef, history, load_model
 from advmix_cli.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -22,28 +21,22 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-def check(model: ModelRef) -> None:
-    """Raise UsageError where other weights are meant than the record is of."""
-    digests = model.record["digests"]
-    if model.digest != digests["best"]:
-        raise UsageError(
-            f"{model.label}: a folder to publish has the chosen weights, whose figures its record gives",
-            f"leave @{model.which} out",
-        )
+def _alone(model: ModelRef) -> bool:
+    """Whether the weights go without the record: it is of others, or names a file that only this machine has."""
+    return model.digest != model.record["digests"]["best"] or models.kind_of(model.arch) == "file"
 
 
 def weights(session: Session, model: ModelRef) -> bytes:
-    """The chosen weights under plain names, with the whole record, as the zoo has them."""
-    for path in _paths(model):
-        session.report.warn(f"the record in {WEIGHTS} names {path}")
-    best = artifacts.checkpoint_weights(model.path, "best")
-    return artifacts.checkpoint_bytes(best, best, {k: v for k, v in model.record.items() if k != "digests"})
-
-
-def _paths(model: ModelRef) -> list[str]:
-    """What of a record is of this machine."""
-    dataset = [model.dataset] if kind_of(model.dataset) in ("folder", "npz") else []
-    return [shown(each) for each in dataset + ([model.arch] if models.kind_of(model.arch) == "file" else [])]
+    """The weights under plain names; the chosen ones with the whole record, as the zoo has them."""
+    meant = artifacts.checkpoint_weights(model.path, model.which)
+    if _alone(model):
+        return artifacts.weights_bytes(meant)
+    if kind_of(model.dataset) in ("folder", "npz"):
+        session.report.warn(f"the record in {WEIGHTS} names {shown(model.dataset)}")
+    record = {k: v for k, v in model.record.items() if k not in ("digests", "history_sha256")}
+    if "history_sha256" in model.record:  # a file of the first form: its history moves in
+        record["history"] = history(model.path, model.record)
+    return artifacts.checkpoint_bytes(meant, meant, record)
 
 
 def config(card: dict[str, Any], network: Network) -> str:
@@ -62,15 +55,29 @@ def config(card: dict[str, Any], network: Network) -> str:
     ) + "\n"  # fmt: skip
 
 
-def with_advmix(network: Network, ref: str) -> str:
-    """How advmix loads them; `ref` is a reference or a file."""
-    if models.kind_of(network.arch) == "file" and ref == WEIGHTS:  # is not run unless it is named
-        return shlex.join(["advmix", "import", WEIGHTS, "--arch", f"FILE.py:{network.arch.rpartition(':')[2]}"])
+def with_advmix(model: ModelRef, ref: str = WEIGHTS) -> str:
+    """How advmix loads them: by a reference, or out of the folder."""
+    network = model.network
+    if ref == WEIGHTS and _alone(model):
+        return _import(model)
     ours = ", run_code=True" if models.kind_of(network.arch) == "file" else ""
     return (
         "import advmix_cli\n\n"
         f"model = advmix_cli.load({json.dumps(ref, ensure_ascii=False)}{ours})  # images in [0,1] to logits"
     )
+
+
+def _import(model: ModelRef) -> str:
+    """The command that takes in weights without a record."""
+    network, kind = model.network, kind_of(model.dataset)
+    dataset = f"{kind}:PATH" if kind in ("folder", "npz") else model.dataset
+    arch = f"FILE.py:{network.label}" if models.kind_of(network.arch) == "file" else network.arch
+    words = ["advmix", "import", WEIGHTS, "--dataset", dataset, "--arch", arch]
+    words += [word for given in network.args for word in ("--arch-arg", given)]
+    if network.mean is not None and network.std is not None:
+        parts = (",".join(f"{value:g}" for value in part) for part in (network.mean, network.std))
+        words += ["--normalize", ":".join(parts) if network.mean else "none"]
+    return shlex.join(words)
 
 
 def with_torch(model: ModelRef) -> str:
