@@ -146,6 +146,11 @@ WRONG_CELLS: dict[str, Callable[[Record], None]] = {
     "more right than images": _cells(lambda cell: cell.update(correct=cell["n"] + 1)),
     "fewer right than none": _set(correct=-1),
     "a count that is not that of the flags": _cells(lambda cell: cell.update(correct=cell["correct"] - 1)),
+    "classes of fewer images than there are": _set(by_class=[[1, 0]]),
+    "a class with more right than images": _cells(
+        lambda cell: cell.update(by_class=[[0, cell["correct"]], [cell["n"], 0]])
+    ),
+    "classes of words": _set(by_class=[["many", "few"]]),
     "half an image": _set(n=10.5),
     "images beyond floats": _set(n=10**400, correct=10**399),
     "a loss of words": _set(loss="much"),

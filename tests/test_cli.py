@@ -52,7 +52,8 @@ def test_the_commands_and_options_are_those_that_were_decided() -> None:
 MOST_MODULES = 420
 """That help or an answer from the store may import."""
 
-HELP = ("", "train", "attack", "eval", "import", "presets", "info", "data", "data list", "store", "store remove",
+HELP = ("", "train", "attack", "eval", "import", "presets", "info", "card", "data", "data list", "store",
+        "store remove",
         "visualize samples")  # fmt: skip
 LIGHT = {
     "typer", "rich", "shellingham", "annotated_doc", "markdown_it", "mdurl", "pygments", "advmix_cli",

@@ -46,7 +46,7 @@ from advmix_cli.settings import SCHEMA
 from advmix_cli.store import Store
 from advmix_cli.threats import Threat
 from advmix_cli.workflows import references, train
-from advmix_cli.workflows.evaluation import measure, table
+from advmix_cli.workflows.evaluation import counting, measure, table
 from advmix_cli.workflows.evaluation import statistics as compared
 from advmix_cli.workflows.evaluation.columns import columns
 from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation, Row
@@ -409,7 +409,10 @@ def test_the_deviation_is_that_of_a_sample() -> None:
 
 
 def cell(*right: int, **more: Any) -> Cell:
-    return measure._cell(torch.tensor(right, dtype=torch.bool), torch.ones(len(right)), **more)
+    n = len(right)
+    return counting.cell(
+        torch.tensor(right, dtype=torch.bool), torch.ones(n), torch.zeros(n, dtype=torch.int64), 1, **more
+    )
 
 
 def evaluated(rows: list[Row], cells: list[list[Cell]], met: list[Column] | None = None) -> Evaluation:
@@ -477,10 +480,11 @@ def measured(met: list[Column], **known: Any) -> list[Cell]:
     scored = Score(flags, torch.arange(4.0), torch.ones(4))
     run.__dict__ |= {
         "_session": types.SimpleNamespace(batch_size=None), "_progress": None, "_net": None, "_device": "cpu",
+        "_images": types.SimpleNamespace(y=torch.tensor([0, 0, 1, 1]), info=types.SimpleNamespace(classes="ab")),
         "size": 4, "_score": lambda *given, **how: scored, "_attacked": known["attacked"],
         "clean": Score(torch.tensor(known["clean"], dtype=torch.bool), torch.full((4,), 0.5), torch.ones(4)),
     }  # fmt: skip
-    caches = [measure.Cache(torch.zeros(4, 1), torch.zeros(4), torch.tensor([3, 2, 1, 0]))] * 2
+    caches = [measure.Cache(torch.zeros(4, 1), torch.tensor([1, 1, 0, 0]), torch.tensor([3, 2, 1, 0]))] * 2
     return run.cells(met, caches)
 
 
@@ -516,6 +520,9 @@ def test_cells_say_what_is_right_in_their_column() -> None:
     # Of the cache the last image is the set's first, which is wrong clean.
     assert right == ["0111", "1100", "1101", "0110", "0011", "0001", "0010"]
     assert [each.loss for each in cells] == [0.5, 1.5, 1.5, 1.0, 4.0, 5.0, 4.0]
+    assert [each.by_class for each in cells[:4]] == [
+        [(2, 1), (2, 2)], [(2, 0), (2, 2)], [(2, 1), (2, 2)], [(2, 1), (2, 1)],
+    ], "a cache has labels of its own"  # fmt: skip
     assert [len(each.after) for each in cells] == [0, 0, 0, 0, 4, 5, 0]
     assert cells[3].change == {"linf_max": 0.1, "l2_max": 0.2}
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         checkpoint_weights,
         is_ours,
         safetensors,
+        weights_bytes,
     )
     from advmix_cli.artifacts.digests import tensors_digest
     from advmix_cli.artifacts.pictures import figure_record
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 _PARTS = {
     "archives": ("is_tensor", "read_archive"),
-    "checkpoints": ("checkpoint_bytes", "checkpoint_record", "checkpoint_weights", "is_ours", "safetensors"),
+    "checkpoints": (
+        "checkpoint_bytes",
+        "checkpoint_record",
+        "checkpoint_weights",
+        "is_ours",
+        "safetensors",
+        "weights_bytes",
+    ),
     "digests": ("tensors_digest",),
     "pictures": ("figure_record",),
     "records": ("LARGEST", "Record", "check", "history", "sealed", "unseal"),
@@ -56,6 +64,7 @@ __all__ = [  # as in `_PARTS`: linters read no other form
     "state_bytes",
     "tensors_digest",
     "unseal",
+    "weights_bytes",
 ]
 
 

@@ -57,6 +57,13 @@ def checkpoint_bytes(best: Tensors, last: Tensors, record: Record, ema: Tensors 
     return save(tensors, {METADATA_KEY: sealed(record | {"digests": digests})})
 
 
+def weights_bytes(weights: Tensors) -> bytes:
+    """A safetensors file of weights alone, without a record. Deterministic."""
+    from safetensors.torch import save
+
+    return save({name: t.detach().cpu().contiguous() for name, t in weights.items()})
+
+
 def checkpoint_record(path: Path, *, whole: bool = True) -> Record:
     """The record of a checkpoint, after its digests were verified (`whole`; else the record's alone). Needs no torch.
 

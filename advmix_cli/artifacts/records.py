@@ -167,7 +167,7 @@ _AUDIT = {
 _STAGE = _each(WORD, COUNT)
 _CELL = {
     "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [_STAGE],
-    "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None), "note?": str,
+    "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None), "note?": str, "by_class?": [_each(COUNT, COUNT)],
 }  # fmt: skip
 _ROW = {
     "label": str,
@@ -322,6 +322,9 @@ def _in_cells(record: Record) -> Iterator[str]:
                 yield "cells.right"
             if any(standing > cell["n"] for _, standing in cell["after"]):
                 yield "cells.after"
+            counts = [sum(each) for each in zip(*cell.get("by_class", ()), strict=True)]
+            if counts not in ([], [cell["n"], right]) or any(some > n for n, some in cell.get("by_class", ())):
+                yield "cells.by_class"
     for place, column in enumerate(columns):
         if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):
             yield "cells.after"

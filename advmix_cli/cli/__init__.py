@@ -53,6 +53,7 @@ app.command("presets")(about.list_presets)
 app.command("info")(about.info)
 app.command("models")(about.list_models)
 app.command("methods")(about.list_methods)
+app.command("card")(about.card)
 app.add_typer(about.data_app, name="data")
 app.add_typer(store.app, name="store")
 

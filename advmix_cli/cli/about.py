@@ -1,4 +1,4 @@
-"""`presets`, `info`, `models` and `data`: what is set, what is installed, what is there."""
+"""`presets`, `info`, `models`, `card` and `data`: what is set, what is installed, what is there and known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from advmix_cli import data
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
-from advmix_cli.cli.base import confirmed, run, show_help
+from advmix_cli.cli.base import confirmed, reference, run, show_help
 from advmix_cli.results import Result
 from advmix_cli.ways import METHODS
 from advmix_cli.workflows.session import Session
@@ -92,6 +92,37 @@ def list_models(
         from advmix_cli.workflows.choosing import Asked
 
         return subjects.list_models(session, Asked(dataset, image_size, arch, tuple(arch_arg or ()), normalize))
+
+    run(ctx, work)
+
+
+def card(
+    ctx: typer.Context,
+    model: o.ModelArgument = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FILE|DIR",
+            help="Where the card goes; in a folder as README.md.",
+            show_default="standard output",
+        ),
+    ] = None,
+    push_ready: Annotated[
+        bool,
+        typer.Option("--push-ready", help="With --out DIR: a folder for the hub, with weights and config.json."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write a model card: how it was trained, and what the store's evaluations say of it; nothing is computed."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows.card import card
+
+        named = "latest" if model is None else reference(model, "model")
+        return card(session, named, out, push_ready=push_ready)
 
     run(ctx, work)
 

@@ -68,12 +68,8 @@ def _timm(network: Network) -> _Made:
     name = network.arch.partition(":")[2]
     if not timm.is_model(name):
         raise UsageError(f"timm knows no {name}", nearest(name, timm.list_models()), code="unknown-arch")
-    channels, height, width = network.shape
-    given = {"num_classes": network.classes, "in_chans": channels} | arguments(network.args)
-    about = timm.get_pretrained_cfg(name)
-    if about is not None and about.fixed_input_size and tuple(about.input_size[1:]) != (height, width):
-        given.setdefault("img_size", (height, width))
-    made = _called(lambda: timm.create_model(name, pretrained=False, **given), network)
+    channels, about, given = network.shape[0], timm.get_pretrained_cfg(name), told(network)
+    made = _called(lambda: timm.create_model(name, **given), network)
     own = about is not None and len(about.mean) == channels
     return made, channels, tuple(about.mean) if own else (), tuple(about.std) if own else ()
 
@@ -85,11 +81,23 @@ def _torchvision(network: Network) -> _Made:
     if name not in theirs.list_models(module=theirs):
         known = theirs.list_models(module=theirs)
         raise UsageError(f"torchvision knows no classifier {name}", nearest(name, known), code="unknown-arch")
-    given = {"weights": None, "num_classes": network.classes} | arguments(network.args)
+    given = told(network)
     made = _called(lambda: theirs.get_model(name, **given), network)
     weights = getattr(theirs.get_model_weights(name), "DEFAULT", None)
     about = weights.transforms() if weights is not None else None
     return made, 3, tuple(getattr(about, "mean", ())), tuple(getattr(about, "std", ()))
+
+
+def told(network: Network) -> dict[str, Any]:
+    """What timm's or torchvision's factory is told beside the name."""
+    if models.kind_of(network.arch) == "torchvision":
+        return {"weights": None, "num_classes": network.classes} | arguments(network.args)
+    channels, height, width = network.shape
+    given = {"pretrained": False, "num_classes": network.classes, "in_chans": channels} | arguments(network.args)
+    about = _library("timm").get_pretrained_cfg(network.arch.partition(":")[2])
+    if about is not None and about.fixed_input_size and tuple(about.input_size[1:]) != (height, width):
+        given.setdefault("img_size", (height, width))
+    return given
 
 
 def _file(network: Network) -> _Made:

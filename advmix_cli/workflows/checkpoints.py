@@ -23,7 +23,7 @@ def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     init = record["init"]["name"] if record["init"] else "untrained"
     return [
         ("begun from", init),
-        ("trained by", _way(trained_with)),
+        ("trained by", way(trained_with)),
         ("trained against", trained_with.against),
         (
             "largest change",
@@ -39,7 +39,7 @@ def _adversarial_facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _way(adversary: Adversary) -> str:
+def way(adversary: Adversary) -> str:
     """The method, what it was told, and what went beside it."""
     options = [f"{name} {value:g}" for name, value in adversary.options]
     options += [f"AWP {adversary.awp:g}"] if adversary.awp else []

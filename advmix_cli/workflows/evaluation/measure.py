@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import functools
@@ -14,6 +13,7 @@ from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
 from advmix_cli.judging import Certificate
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
+from advmix_cli.workflows.evaluation.counting import cell
 from advmix_cli.workflows.evaluation.record import Cell, Column, Row
 from advmix_cli.workflows.parts import Found, put_together
 from advmix_cli.workflows.references import ModelRef, SamplesRef, load_model
@@ -154,11 +154,12 @@ class _Model:
         """One for each column."""
         given, flags, cells = iter(caches), list[tuple["torch.Tensor", "torch.Tensor"]](), list[Cell]()
         for column in columns:
-            more: dict[str, Any] = {}
+            more, labels = dict[str, Any](), self._images.y
             if column.kind == "clean":
                 found = self.clean.correct, self.clean.losses
             elif column.kind == "samples":
-                found = self._on_cache(next(given), column.joint)
+                cache = next(given)
+                found, labels = self._on_cache(cache, column.joint), cache.labels
             elif column.kind == "attack":
                 assert column.threat is not None
                 found, more = self._under(column.threat, column.further)
@@ -170,7 +171,7 @@ class _Model:
                 for other in column.of[1:]:  # right in all, with the highest loss of any
                     found = found[0] & flags[other][0], found[1].maximum(flags[other][1])
             flags.append(found)
-            cells.append(_cell(*found, **more))
+            cells.append(cell(*found, labels, len(self._images.info.classes), **more))
         return cells
 
     def _on_cache(self, cache: Cache, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -261,17 +262,6 @@ class _Model:
             part: then._replace(right=then.right & judged & self.clean.correct) for part, then in found.after.items()
         }
         return dataclasses.replace(found, after=after)
-
-
-def _cell(correct: torch.Tensor, losses: torch.Tensor, **more: Any) -> Cell:
-    import math
-
-    import numpy as np
-
-    loss = float(losses.double().mean())
-    packed = np.packbits(correct.numpy()).tobytes()  # the first image in the highest bit
-    right = base64.b64encode(packed).decode()
-    return Cell(len(correct), int(correct.sum()), loss if math.isfinite(loss) else None, right, **more)
 
 
 def audits(

@@ -76,7 +76,8 @@ class Cell:
     """How a model did in a column: on `n` images, with the mean `loss` in nats; `right` are their flags, base64.
 
     `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
-    each of its parts. `note` is why nothing is known.
+    each of its parts. `note` is why nothing is known. `by_class` are (images, right) of each class; none where that is
+    not recorded.
     """
 
     n: int
@@ -86,6 +87,7 @@ class Cell:
     change: dict[str, float] | None = None
     after: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     note: str = ""
+    by_class: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     @property
     def accuracy(self) -> float:
@@ -173,7 +175,9 @@ class Evaluation:
             return Column(**values | read | {"of": tuple(values["of"])})
 
         def cell(values: dict[str, Any]) -> Cell:
-            return Cell(**values | {"after": [(label, int(standing)) for label, standing in values["after"]]})
+            by_class = [(n, right) for n, right in values.get("by_class", ())]
+            after = [(label, int(standing)) for label, standing in values["after"]]
+            return Cell(**values | {"after": after, "by_class": by_class})
 
         fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         return cls(
