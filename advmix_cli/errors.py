@@ -86,7 +86,7 @@ _MOST_NAMED = 16
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint for a mistyped `name`: the nearest of `known`, else what there is."""
     choices = sorted(known)
-    close = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.65)
     if close:
         return f"did you mean {' or '.join(close)}?"
     if len(choices) > _MOST_NAMED:

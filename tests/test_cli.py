@@ -20,7 +20,7 @@ import typer.main
 from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run, content_of, shell
 
 from advmix_cli import artifacts
-from advmix_cli.cli import app
+from advmix_cli.cli import app, shape
 
 OPTIONS = Path(__file__).parent / "options.txt"
 
@@ -79,6 +79,47 @@ def test_help_imports_little(command: str) -> None:
     foreign = {name for name in names if not name.startswith("_")}
     assert foreign <= LIGHT, foreign - LIGHT
     assert int(count) < MOST_MODULES
+
+
+def test_long_help_is_in_groups_as_wide_as_the_terminal(advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    told = advmix("advtrain", "-h").out
+    assert told == advmix("advtrain", "--help").out
+    titles = [line for line in told.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Images and network:", "Training:", "Threat:", "Run:", "Output:"]
+    assert 80 < max(map(len, told.splitlines())) < 110
+    assert "Options:" in advmix("store", "list", "-h").out
+
+
+def test_every_option_of_a_long_help_has_a_group() -> None:
+    commands = [command for command in typer.main.get_command(app).commands.values() if command.name != "import"]  # type: ignore[attr-defined]
+    grouped = {name for names in shape._GROUPS.values() for name in names}
+    for command in commands:
+        options = [each.name for each in command.params if each.param_type_name == "option"]
+        if len(options) >= shape._SEVERAL:
+            assert {*options} <= grouped, command.name
+
+
+def test_names_in_any_case_and_lists_with_commas(advmix: Run) -> None:
+    trained = advmix("train", *TINY, "--mix", "None,MIXUP", "--arch", "LeNet5", "--dataset", "Glyphs", "-q")
+    assert len(trained.out.split()) == 2, trained.err
+    found = advmix(
+        "eval", "latest", "--attack", "PGD, fgsm", "--norm", "Linf", "--steps", "2", "--limit", "3", "--json"
+    )
+    assert found.code == 0, found.err
+    assert {row["on"] for row in found.data["rows"]} >= {"fgsm-0.3", "pgd-0.3-2-early", "worst case"}
+    assert advmix("store", "list", "Checkpoint", "-q").out == advmix("store", "list", "checkpoints", "-q").out
+
+
+def test_aliases_of_a_pattern_are_removed(advmix: Run) -> None:
+    for name in ("m-1", "m-2", "other"):
+        assert advmix("train", *TINY, "--seed", {"m-1": 1, "m-2": 2}.get(name, 3), "--name", name).code == 0
+    assert advmix("store", "remove", "m-*", "-y").code == 0
+    left = advmix("store", "list", "--json").data["artifacts"]
+    assert {alias for artifact in left for alias in artifact["aliases"]} == {"other"}
+    nothing = advmix("store", "remove", "m-*", "-y")
+    assert nothing.code == 3
+    assert "no alias is like 'm-*'" in nothing.err
 
 
 # Bad inputs: (command, exit code, what the error says, what the hint says)

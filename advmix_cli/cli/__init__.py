@@ -15,14 +15,16 @@ from advmix_cli import world
 from advmix_cli._version import __version__
 from advmix_cli.cli import about, attacking, experiments, figures, store, training
 from advmix_cli.cli.base import as_error, show_help
+from advmix_cli.cli.shape import App
 from advmix_cli.errors import AdvmixError, StoppedError
 from advmix_cli.output import Output, prepare
 
-app = typer.Typer(
+app = App(
     name="advmix",
     help="Train image classifiers with mixup and manifold mixup, attack them, and believe the robust accuracy.",
     epilog="Commands feed each other: advmix train -q | advmix attack - -q | advmix eval --samples -",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     rich_markup_mode=None,  # plain help answers a fifth sooner
 )
 

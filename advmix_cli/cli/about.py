@@ -10,11 +10,12 @@ from advmix_cli import data
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import confirmed, reference, run, show_help
+from advmix_cli.cli.shape import App
 from advmix_cli.results import Result
 from advmix_cli.ways import METHODS
 from advmix_cli.workflows.session import Session
 
-data_app = typer.Typer(help="The data sets: what is there, fetch, verify, remove.")
+data_app = App(help="The data sets: what is there, fetch, verify, remove.")
 data_app.callback(invoke_without_command=True)(show_help)
 
 

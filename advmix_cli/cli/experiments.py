@@ -62,7 +62,7 @@ def run(
     scale: _Scale = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="A table or figure; may be given several times.", show_default="all"),
+        typer.Option("--only", help="A table or figure, or several with commas.", show_default="all"),
     ] = None,
     seeds: _Seeds = None,
     dry_run: _DryRun = False,
@@ -140,8 +140,7 @@ def reproduce(
     def request() -> Experiment:
         from advmix_cli.experiments import Experiment
 
-        wanted = [each.lower() for each in what or ["all"]]
-        only = None if "all" in wanted else wanted
+        only = None if what is None or "all" in what else what
         override: dict[str, Any] = {} if preset is None else {"preset": preset}
         return Experiment(
             None, scale, only, dataset, seeds, override, dry_run, keep_going, out, on, workers, slurm or (), watch

@@ -7,13 +7,14 @@ import typer
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import reference, references, run, show_help
+from advmix_cli.cli.shape import App
 from advmix_cli.names import full_name
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
 from advmix_cli.workflows.references import WITH_HISTORY, of_a_stored_model, resolve_models, resolve_samples
 from advmix_cli.workflows.session import Session
 
-app = typer.Typer(help="Pictures, as PNG and SVG.")
+app = App(help="Pictures, as PNG and SVG.")
 app.callback(invoke_without_command=True)(show_help)
 
 

@@ -221,7 +221,7 @@ Attacks = Annotated[
     list[str] | None,
     typer.Option(
         "--attack",
-        help=f"Attack each model itself, with {', '.join(ATTACKS)}; may be given several times, the worst case counts.",
+        help=f"Attack each model itself, with {', '.join(ATTACKS)}, or several with commas: the worst case counts.",
         autocompletion=complete(*ATTACKS),
         show_default=False,
     ),

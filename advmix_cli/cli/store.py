@@ -9,13 +9,15 @@ import typer
 
 from advmix_cli.cli import options as o
 from advmix_cli.cli.base import confirmed, reference, references, run, show_help
+from advmix_cli.cli.shape import App
 from advmix_cli.cli.values import complete_refs
 from advmix_cli.errors import UsageError, known_name
 from advmix_cli.results import Facts, Result
+from advmix_cli.store import SINGULAR
 from advmix_cli.workflows import store as workflow
 from advmix_cli.workflows.session import Session
 
-app = typer.Typer(help="What was made: see it, name it, remove it, copy it elsewhere and back.")
+app = App(help="What was made: see it, name it, remove it, copy it elsewhere and back.")
 app.callback(invoke_without_command=True)(show_help)
 
 
@@ -37,7 +39,8 @@ def list_(
     """List artifacts, the newest first."""
 
     def work(session: Session) -> Result:
-        return workflow.listing(session, None if kind is None else known_name(kind, workflow.KINDS, "kind"))
+        named = {one: kinds for kinds, word in SINGULAR.items() for one in (kinds, word)}
+        return workflow.listing(session, None if kind is None else named[known_name(kind, named, "kind")])
 
     run(ctx, work)
 

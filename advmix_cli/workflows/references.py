@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from advmix_cli import artifacts, files, models, zoo
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError
 from advmix_cli.results import shown
 from advmix_cli.settings import digest
-from advmix_cli.store import Fits
+from advmix_cli.store import Fits, Store
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.session import Session
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from advmix_cli.data import DatasetInfo
 
 WEIGHTS = ("best", "last", "ema")
+_MODELS = ("checkpoints",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,16 +124,19 @@ def resolve_models(session: Session, refs: list[str], fits: Fits | None = None) 
     """The models that `refs` name; one with a `*` names all aliases of that pattern, in their order."""
     found: list[ModelRef] = []
     for ref in refs:
-        if "*" not in ref:
-            found.append(resolve_model(session, ref, fits))
-            continue
-        pattern, at, which = ref.partition("@")
-        aliases = sorted(alias for alias, (kind, _) in session.store.refs().items() if kind == "checkpoints")
-        named = [alias for alias in aliases if fnmatch.fnmatchcase(alias, pattern)]
-        if not named:
-            raise NotFoundError(f"no alias of a checkpoint is like {pattern!r}", "see advmix store list")
-        found += [resolve_model(session, alias + at + which) for alias in named]
+        base, at, which = ref.partition("@")
+        named = [name + at + which for name in aliases_like(session.store, base, _MODELS)] if "*" in ref else [ref]
+        found += [resolve_model(session, name, fits) for name in named]
     return found
+
+
+def aliases_like(store: Store, pattern: str, kinds: Collection[str]) -> list[str]:
+    """The aliases of that pattern, in their order. Raises NotFoundError."""
+    aliases = sorted(alias for alias, (kind, _) in store.refs().items() if kind in kinds)
+    named = [alias for alias in aliases if fnmatch.fnmatchcase(alias, pattern)]
+    if not named:
+        raise NotFoundError(f"no alias is like {pattern!r}", "see advmix store list")
+    return named
 
 
 def resolve_model(session: Session, ref: str, fits: Fits | None = None) -> ModelRef:
@@ -139,7 +144,7 @@ def resolve_model(session: Session, ref: str, fits: Fits | None = None) -> Model
     base, at, which = ref.rpartition("@")
     if which not in WEIGHTS or not at:
         base, which = ref, "best"
-    label, path = resolve_path(session, base, ("checkpoints",), (".safetensors",), fits)
+    label, path = resolve_path(session, base, _MODELS, (".safetensors",), fits)
     record = artifacts.checkpoint_record(path)
     stored = is_stored(session, path, record)
     if which not in record["digests"]:
@@ -273,7 +278,7 @@ class SamplesRef:
     label: str
     path: Path
     record: dict[str, Any] | None
-    stored: bool = True
+    stored: bool = True  # whether the file lies in the store
 
     @property
     def threat(self) -> Threat | None:

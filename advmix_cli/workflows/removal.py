@@ -16,6 +16,7 @@ from advmix_cli.names import full_name, kind_of, parted
 from advmix_cli.results import Result, Table, shown
 from advmix_cli.store import SINGULAR, SUFFIXES, Store
 from advmix_cli.workflows import datasets
+from advmix_cli.workflows.references import aliases_like
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.store import read_record, readable, resolve, size_of
 
@@ -64,7 +65,8 @@ def plan_removal(session: Session, refs: list[str]) -> Plan:
         raise UsageError("latest is no name of what is to go", "name it: advmix store list")
     store = session.store
     targets, missing = dict[tuple[str, str], None](), list[NotFoundError]()
-    for ref in refs:
+    named = [each for ref in refs for each in (aliases_like(store, ref, SINGULAR) if "*" in ref else [ref])]
+    for ref in named:
         if ref.startswith(zoo.PREFIX):
             raise UsageError(f"{ref} ships with the package", "the store does not have it: advmix store list")
         stopped = _stopped(store, ref)
