@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -152,6 +153,15 @@ def test_a_look_at_the_states(file: Path, home: Path, advmix: Run) -> None:
     shown = advmix("run", file, "--watch")
     assert shown.out.startswith("12 done\n")
     assert not Path("twelve").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_jobs_in_this_process(file: Path, home: Path, advmix: Run) -> None:
+    done = advmix("run", file, "--on", "debug", "--threads", "1", "--out", "out")
+    assert done.code == 0, done.err
+    assert made(home) == {"checkpoints": 6, "evaluations": 6}
+    assert "12 parts computed, 0 were in the store" in done.err
+    gc.collect()  # submitit leaves its logs open: what is said of that belongs here
 
 
 def test_a_job_that_fails_says_why_and_leaves_the_others(file: Path, home: Path, advmix: Run) -> None:

@@ -36,8 +36,8 @@ _KeepGoing = Annotated[
 _On = Annotated[
     str | None,
     typer.Option(
-        "--on", help="Each part as a job: slurm, or local processes.", show_default="in this process",
-        autocompletion=complete("local", "slurm"),
+        "--on", help="Each part as a job: slurm, local (processes), or debug (in this one).", show_default="no jobs",
+        autocompletion=complete("local", "slurm", "debug"),
     ),
 ]  # fmt: skip
 _Workers = Annotated[

@@ -18,7 +18,8 @@ from advmix_cli.results import counted
 from advmix_cli.store import JOBS, Store
 from advmix_cli.workflows.session import Progress, Session, Silent
 
-WHERE = ("local", "slurm")
+WHERE = ("local", "slurm", "debug")
+"""Processes of this machine, SLURM, or this process under a debugger."""
 
 _POLL_S = 0.5
 _SPARE = 3.0
