@@ -360,7 +360,7 @@ def test_where_one_dies_the_other_ends_and_the_same_command_continues(killed: in
     home = tmp_path / "home"
     ranks = started(2, home, ["-m", "advmix_cli", *command])
     for _ in range(2400):
-        if list(home.glob("unfinished/*.pt")):
+        if list(home.glob("unfinished/[!.]*.pt")):
             break
         assert all(rank.poll() is None for rank in ranks)
         time.sleep(0.05)
