@@ -62,8 +62,17 @@ def test_memory_is_counted_not_measured() -> None:
     assert 1.5 < batches.kept_bytes(wide, x) / batches.kept_bytes(twice, x) < 2.1
 
 
-@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 64), (1000, None, True, 250),
-                                                              (3000, None, True, 512), (1000, 8, False, 8),
-                                                              (30, None, False, 16), (3, None, False, 3)])  # fmt: skip
-def test_a_cpu_thread_takes_what_suits_it(n: int, asked: int | None, refilled: bool, size: int) -> None:
-    assert batches.on_cpu(n, asked, refilled=refilled) == size
+@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 63), (1000, None, True, 250),
+                                                              (3000, None, True, 375), (1000, 8, False, 8),
+                                                              (256, 250, False, 64), (40, None, False, 10),
+                                                              (16, None, False, 8), (3, None, False, 3)])  # fmt: skip
+def test_a_cpu_thread_takes_what_suits_it(
+    n: int, asked: int | None, refilled: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "threads", lambda: 4)
+    assert batches.on_cpu(models.build("lenet5"), n, asked, refilled=refilled) == size
+
+
+def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many() -> None:
+    assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1)), 30, None) == 16
+    assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1, stride=2)), 30, None) == 8
