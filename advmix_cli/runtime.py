@@ -98,7 +98,7 @@ def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device
     if device.type != "cpu" or workers == 1:
         yield from map(function, parts)
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # that is MKL's; OpenMP's is each thread's own, set before torch's first large operation
     waiting: collections.deque[Future[Done]] = collections.deque()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,3 +78,18 @@ def test_a_cpu_thread_takes_what_suits_it(
 def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many() -> None:
     assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1)), 30, None) == 16
     assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1, stride=2)), 30, None) == 8
+
+
+def test_beside_others_a_part_has_one_thread_from_its_beginning() -> None:
+    """torch itself tells OpenMP so at the first large operation of a thread; small ones before would be divided."""
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text().splitlines() if maps.exists() else []
+    library = next((line.split()[-1] for line in loaded if "torch" in line and "gomp" in line), None)
+    if library is None:
+        pytest.skip("torch is not built with GNU OpenMP here")
+    most, before = ctypes.CDLL(library).omp_get_max_threads, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(runtime.side_by_side(lambda _: most(), range(4), torch.device("cpu"))) == [1] * 4
+    finally:
+        torch.set_num_threads(before)
