@@ -72,6 +72,8 @@ def score(
     if not len(y):
         return Score(torch.empty(0, dtype=torch.bool), torch.empty(0), torch.empty(0))
     size, scored = batches.suitable(model, x, batch_size), []
+    if y.device.type == "cpu":
+        size = batches.on_cpu(model, len(y), size)
     with frozen(model):
         for done in side_by_side(part, range(0, len(y), size), y.device):
             scored.append(done)

@@ -92,17 +92,16 @@ def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device
 
     A small network gains nothing from a second thread within one operator, and twice the speed from a second batch
     beside the first. A part is computed by one thread however many there are, so the bytes do not depend on them.
-    No more parts are begun than there are threads: memory does not grow with their number. A single part is computed by
-    all threads, to the same bits.
+    No more parts are begun than there are threads: memory does not grow with their number.
     """
-    workers, parts = torch.get_num_threads(), list(parts)
-    if device.type != "cpu" or workers == 1 or len(parts) == 1:
+    workers = torch.get_num_threads()
+    if device.type != "cpu" or workers == 1:
         yield from map(function, parts)
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # that is MKL's; OpenMP's is each thread's own, set before torch's first large operation
     waiting: collections.deque[Future[Done]] = collections.deque()
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
                 for part in parts:
                     waiting.append(pool.submit(function, part))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,8 +64,32 @@ def test_memory_is_counted_not_measured() -> None:
     assert 1.5 < batches.kept_bytes(wide, x) / batches.kept_bytes(twice, x) < 2.1
 
 
-@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 64), (1000, None, True, 250),
-                                                              (3000, None, True, 512), (1000, 8, False, 8),
-                                                              (30, None, False, 16), (3, None, False, 3)])  # fmt: skip
-def test_a_cpu_thread_takes_what_suits_it(n: int, asked: int | None, refilled: bool, size: int) -> None:
-    assert batches.on_cpu(n, asked, refilled=refilled) == size
+@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 63), (1000, None, True, 250),
+                                                              (3000, None, True, 375), (1000, 8, False, 8),
+                                                              (256, 250, False, 64), (40, None, False, 10),
+                                                              (16, None, False, 8), (3, None, False, 3)])  # fmt: skip
+def test_a_cpu_thread_takes_what_suits_it(
+    n: int, asked: int | None, refilled: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "threads", lambda: 4)
+    assert batches.on_cpu(models.build("lenet5"), n, asked, refilled=refilled) == size
+
+
+def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many() -> None:
+    assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1)), 30, None) == 16
+    assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1, stride=2)), 30, None) == 8
+
+
+def test_beside_others_a_part_has_one_thread_from_its_beginning() -> None:
+    """torch itself tells OpenMP so at the first large operation of a thread; small ones before would be divided."""
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text().splitlines() if maps.exists() else []
+    library = next((line.split()[-1] for line in loaded if "torch" in line and "gomp" in line), None)
+    if library is None:
+        pytest.skip("torch is not built with GNU OpenMP here")
+    most, before = ctypes.CDLL(library).omp_get_max_threads, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(runtime.side_by_side(lambda _: most(), range(4), torch.device("cpu"))) == [1] * 4
+    finally:
+        torch.set_num_threads(before)

@@ -209,19 +209,21 @@ def test_the_same_bytes_for_any_number_of_threads(lenet: nn.Sequential) -> None:
 
 
 @on_cpu
-def test_a_single_batch_is_the_same_bytes_for_any_number_of_threads() -> None:
-    """Where there is no second batch for the second thread, both compute the one."""
+@pytest.mark.parametrize("n", [5, 16])
+def test_few_images_are_the_same_bytes_for_any_number_of_threads(n: int) -> None:
+    """Several threads within a layer would divide them, and round otherwise: each batch has one."""
     model, random = models.build("preactresnet18", 3), torch.Generator().manual_seed(0)
-    x, y = torch.rand((16, 3, 32, 32), generator=random), torch.arange(16) % 10
+    x, y = torch.rand((n, 3, 32, 32), generator=random), torch.arange(n) % 10
     threat = Threat(eps=8 / 255, alpha=2 / 255, steps=2)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2):
+        for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             found.append(attacks.attack_set(model, x, y, threat, seed=0, images=True).x_adv)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_losses_are_what_their_papers_say() -> None:

@@ -11,12 +11,15 @@ import os
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import FEWEST, frozen, gradient, to_float
+from advmix_cli.attacks.common import fewest, frozen, gradient, to_float
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.runtime import threads
 
 CPU = 64
 """Images that one CPU thread computes with at a time: more do not fit its cache."""
+
+_LEAST = 8
+"""And as few as it is given, if there are more: fewer cost too much each."""
 
 _SMALL = 3 * 64 * 64
 """Values of an image of which a CPU holds a batch in any case."""
@@ -26,14 +29,16 @@ _MOST = 4096
 _MEASURED = 16
 
 
-def on_cpu(n: int, asked: int | None, *, refilled: bool = False, threads: int = 4) -> int:
+def on_cpu(model: nn.Module, n: int, asked: int | None, *, refilled: bool = False) -> int:
     """How many of n images a CPU thread is given at a time, at most as many as `asked` (None: what suits).
 
-    An attack whose places are `refilled` is given more, of which it computes with as many as the others: the last of
-    them are filled up, so that few batches cost less. Few images are divided among the threads.
+    An attack whose places are `refilled` is given more, of which it computes with as many as the others: so few batches
+    cost less. Few images are divided among the threads, and none of the batches is much smaller than the others.
     """
-    most = min(8 * CPU if refilled else CPU, asked or n)
-    return max(1, min(most, max(FEWEST, -(-n // (threads if refilled else 4)))))
+    most = max(1, min(8 * CPU if refilled else CPU, asked or n))
+    beside = threads() if refilled else 4
+    parts = beside * -(-n // (beside * most))
+    return min(most, max(_LEAST, fewest(model), -(-n // max(parts, 1))))
 
 
 def suitable(model: nn.Module, x: Pixels, asked: int | None) -> int:

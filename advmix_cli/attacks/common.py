@@ -17,9 +17,6 @@ from advmix_cli.threats import Threat
 TOLERANCE = 1e-6
 """How far float32 rounding may carry a perturbation beyond eps, for eps of at most 1; in proportion above."""
 
-FEWEST = 16
-"""Images that a CPU computes at least at a time, see `logits`."""
-
 Loss = Callable[[torch.Tensor], torch.Tensor]
 """From logits (N,classes) to what each sample's attacker maximises (N,)."""
 
@@ -88,25 +85,41 @@ def objective(kind: str, y: torch.Tensor, target: torch.Tensor | None) -> Loss:
     return margin_loss
 
 
+def fewest(model: nn.Module) -> int:
+    """Images that a CPU thread computes at least at a time: other routines compute fewer, and round otherwise.
+
+    Linear layers have others below 4, and torch gives a 1x1 convolution in steps of 1 to another library below 16.
+    Threads within a layer would divide the images among them, and come upon too few however many there are.
+    """
+    ones = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
+    return 16 if any(layer.stride == layer.dilation == (1, 1) for layer in ones) else 4
+
+
 def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The model's logits (N,classes) of x (N,C,H,W).
 
-    A CPU computes few images by other routines than many, which round otherwise: there too few are filled up, so that
-    an image's logits and gradient are the same to the bit in whatever batch it is.
+    On a CPU too few are filled up, so that in one thread an image's logits and gradient are the same to the bit in
+    whatever batch it is.
     """
     n = len(x)
-    if x.device.type != "cpu" or n >= FEWEST or not n or model.training:  # training mode counts who is there
+    few = x.device.type == "cpu" and 0 < n < 16 and not model.training  # training mode counts who is there
+    missing = fewest(model) - n if few else 0
+    if missing <= 0:
         result: torch.Tensor = model(x)
         return result
-    filled = torch.cat([x, x[:1].detach().expand(FEWEST - n, *x.shape[1:])])
+    filled = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
     return model(filled)[:n]  # type: ignore[no-any-return]
 
 
 def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The cross-entropy of each sample and whether it is misclassified, (N,) both."""
     with torch.no_grad():
-        said = logits(model, x)
-        return F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y
+        return verdicts(logits(model, x), y)
+
+
+def verdicts(said: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of logits (N,classes)."""
+    return F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y
 
 
 def gradient(

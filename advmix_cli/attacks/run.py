@@ -150,11 +150,12 @@ def in_parts(
     model: nn.Module, x: torch.Tensor, attacked: Callable[[slice], torch.Tensor], mode: str = "eval"
 ) -> torch.Tensor:
     """What `attacked` makes of parts of a batch x, side by side on a CPU, with the model frozen in that mode."""
-    # Batch statistics are those of the whole batch; a GPU wants it whole too.
-    size = batches.on_cpu(len(x), None) if x.device.type == "cpu" and mode == "eval" else len(x)
+    size = batches.on_cpu(model, len(x), None)
 
     def part(begin: int) -> torch.Tensor:
         return attacked(slice(begin, begin + size))
 
     with frozen(model, mode):
+        if x.device.type != "cpu" or mode == "train":  # batch statistics are those of the whole batch
+            return attacked(slice(None))
         return torch.cat(list(side_by_side(part, range(0, len(x), size), x.device)))

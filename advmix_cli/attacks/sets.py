@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from advmix_cli.attacks import batches
-from advmix_cli.attacks.common import Change, frozen, logits, outcome, to_float
+from advmix_cli.attacks.common import Change, frozen, logits, to_float, verdicts
 from advmix_cli.attacks.run import attack
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
-from advmix_cli.runtime import side_by_side, threads
+from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat
 
 Piece = dict[str, Any]
@@ -173,22 +173,31 @@ class _Run:
 
     def clean_pieces(self) -> Iterator[Piece]:
         """What is right before the attack; nothing where that is known. Refuses what the threat cannot be used for."""
-        with frozen(self._model), torch.no_grad():
-            classes = logits(self._model, to_float(self._x[:1])).shape[1]
-            for part in self.parts:
-                part.fitted(classes)
+        with frozen(self._model):
             self.size = batches.suitable(self._model, self._x, self._asked)
             if self._known:
                 return
-            found = list(side_by_side(self._clean, range(0, len(self._x), self.size), self._x.device))
+            parts = self._split(torch.arange(len(self._x)))
+            found = list(side_by_side(self._clean, parts, self._x.device))
         losses, wrong = (torch.cat(each).cpu() for each in zip(*found, strict=True))
         piece = {"part": "clean", "right": ~wrong, "losses": losses}
         self.take(piece)
         yield piece
 
-    def _clean(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
-        these = slice(begin, begin + self.size)
-        return outcome(self._model, to_float(self._x[these]), self._y[these])
+    def _clean(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        where = samples.to(self._x.device)
+        with torch.no_grad():
+            said = logits(self._model, to_float(self._x[where]))
+        for part in self.parts:
+            part.fitted(said.shape[1])
+        return verdicts(said, self._y[where])
+
+    def _split(self, samples: torch.Tensor, *, refilled: bool = False) -> tuple[torch.Tensor, ...]:
+        size = self.size
+        if self._x.device.type == "cpu":
+            asked = self._asked if size >= batches.CPU else size
+            size = batches.on_cpu(self._model, len(samples), asked, refilled=refilled)
+        return torch.split(samples, size)
 
     def _wanted(self, part: int) -> torch.Tensor:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
@@ -203,17 +212,12 @@ class _Run:
 
     def pieces(self, part: Threat) -> Iterator[Piece]:
         """Attack what is to be attacked, batch by batch."""
-        todo, size = self._todo(part), self.size
+        todo = self._todo(part)
         if not len(todo):
             return
-        if self._x.device.type == "cpu":
-            refilled = part.declared.refills and part.early_stop
-            asked = self._asked if self.size >= batches.CPU else self.size
-            size = batches.on_cpu(len(todo), asked, refilled=refilled, threads=threads())
+        parts = self._split(todo, refilled=part.declared.refills and part.early_stop)
         with frozen(self._model):
-            for piece in side_by_side(
-                lambda samples: self._piece(part, samples), torch.split(todo, size), self._x.device
-            ):
+            for piece in side_by_side(lambda samples: self._piece(part, samples), parts, self._x.device):
                 self.take(piece)
                 yield piece
 

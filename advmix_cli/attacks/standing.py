@@ -103,9 +103,10 @@ class Standing:
         size = len(self) if self._cuda else at_it
         while self._cuda and 2 * at_it <= size and size:
             size //= 2
-        keep = over.sort(stable=True).indices[:size]  # False first: those at it, then, on a GPU, some that are not
+        # Those at it, then, on a GPU, some that are not: False first.
+        keep = over.sort(stable=True).indices[:size] if self._cuda else (~over).nonzero().squeeze(1)
         self._index = self._index[keep]
-        self.rows = {name: row[keep] for name, row in self.rows.items()}
+        self.rows = {name: row.index_select(0, keep) for name, row in self.rows.items()}
         if fresh:
             entering = slice(self._entered, self._entered + fresh)
             self._entered += fresh

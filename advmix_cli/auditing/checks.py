@@ -10,7 +10,7 @@ from torch import nn
 
 from advmix_cli import draws
 from advmix_cli.attacks import attack_set, frozen, logits, perturbation
-from advmix_cli.attacks.common import FEWEST, gradient, lengths, margin, objective
+from advmix_cli.attacks.common import fewest, gradient, lengths, margin, objective
 from advmix_cli.auditing.grades import LOGITS, POINTS, SHARE, Check, graded, graded_share
 from advmix_cli.auditing.settled import settled
 from advmix_cli.evaluation import score
@@ -88,7 +88,7 @@ class Checks:
 
     def forward(self) -> Iterator[Check]:
         """Is it a classifier, and the same function each time?"""
-        few = self.x[: min(max(self.size, FEWEST), len(self.x))]
+        few = self.x[: min(max(self.size, fewest(self.model)), len(self.x))]
         with frozen(self.model), torch.no_grad():
             kept = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
             said = self.model(few)
