@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from advmix_cli.passes import Passes, count, counted
+
 Value = torch.Tensor | float | None
 Tensors = dict[str, torch.Tensor]
 
@@ -103,6 +105,7 @@ class _Recording:
         self._results: Tensors = {}
         self._replay: Callable[[], None] | None = None
         self._failed = False
+        self._passes = Passes()
 
     def __call__(self, function: Callable[..., Tensors], inputs: dict[str, Value]) -> Tensors:
         for name, buffer in self._buffers.items():
@@ -114,7 +117,8 @@ class _Recording:
         self._calls += 1
         if self._replay is None and self._calls > _CALLS_BEFORE and not self._failed:
             try:
-                self._results, self._replay = _record(lambda: function(**self._buffers), self._device)
+                with counted() as self._passes:  # Python runs now, and never again
+                    self._results, self._replay = _record(lambda: function(**self._buffers), self._device)
             except RuntimeError as error:
                 self._failed = True
                 reason = str(error).partition("\n")[0]
@@ -122,6 +126,7 @@ class _Recording:
         if self._replay is None:
             return _aside(lambda: function(**self._buffers), self._device)
         self._replay()
+        count(self._passes)
         return self._results
 
 

@@ -72,6 +72,27 @@ def changes(change: Mapping[str, float]) -> str:
     return f"linf {change['linf_max']:.6f}, l2 {change['l2_max']:.6f} (pixel units)"
 
 
+def costs(passes: Sequence[Sequence[int]], n: int) -> dict[str, float]:
+    """Passes (forward, backward) of parts of an attack on n images, an image, for scripts; nothing where unknown."""
+    if not passes:
+        return {}
+    forward, backward = (sum(each) / n for each in zip(*passes, strict=True))
+    return {"forward_passes": forward, "backward_passes": backward}
+
+
+def cost(passes: Sequence[Sequence[int]], n: int) -> str:
+    """The same for people, of parts that are known."""
+    return "{forward_passes:,.0f} forward and {backward_passes:,.0f} backward passes an image".format(
+        **costs(passes, n)
+    )
+
+
+def stages(after: Sequence[Sequence[Any]], passes: Sequence[Sequence[int]], n: int) -> list[dict[str, Any]]:
+    """How many of n images still stood after each part of an attack, and what it took, for scripts."""
+    each = zip(after, [[part] for part in passes] or [[]] * len(after), strict=True)
+    return [{"attack": part, "robust_accuracy": 100 * left / n, **costs(took, n)} for (part, left), took in each]
+
+
 def counted(n: int, one: str) -> str:
     """So many of a thing."""
     return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"

@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "bf16")
 CLASSES_OF_DLR = 3
 """DLR's denominator takes the third largest logit; when targeted, the fourth too."""
 
-Passes = tuple[int, int]
+Cost = tuple[int, int]
 """(forward, backward) passes through the model."""
 
 
@@ -42,14 +42,14 @@ class Attack:
     options: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     version: int = 1
-    cost: Callable[[Threat], Passes] = lambda threat: (threat.steps, threat.steps)
+    cost: Callable[[Threat], Cost] = lambda threat: (threat.steps, threat.steps)
     reach: float = 2.5
     refills: bool = False
     parts: tuple[tuple[str, int], ...] = ()
     standard: int = 0
 
 
-def _gradient_at_start(threat: Threat) -> Passes:
+def _gradient_at_start(threat: Threat) -> Cost:
     return threat.steps + 1, threat.steps + 1
 
 
@@ -184,7 +184,7 @@ class Threat(Settings):
         return self.declared.standard or 1
 
     @property
-    def passes(self) -> Passes:
+    def passes(self) -> Cost:
         """The most passes through the model that an image takes, (forward, backward)."""
         forward = sum(part.tries * part.declared.cost(part)[0] for part in self.parts)
         return forward, sum(part.tries * part.declared.cost(part)[1] for part in self.parts)

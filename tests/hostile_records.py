@@ -158,6 +158,8 @@ WRONG_CELLS: dict[str, Callable[[Record], None]] = {
     "a change of words": _set(change={"linf_max": "x", "l2_max": "y"}),
     "a change of nothing": _set(change={}),
     "stages of nothing": _set(after=[[]]),
+    "passes of words": _set(passes=[["many", "few"]]),
+    "passes of parts that there are not": _set(passes=[[1, 1]] * 7),
     "stages beyond floats": _set(after=[["pgd", 10**400]]),
     "a cell too many": lambda record: record["cells"][0].append(record["cells"][0][0]),
     "a cell too few": lambda record: record["cells"][0].pop(),

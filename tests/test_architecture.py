@@ -16,7 +16,7 @@ MODULES = {
 }
 
 LAYERS = [
-    {"advmix_cli._version", "advmix_cli.errors"},
+    {"advmix_cli._version", "advmix_cli.errors", "advmix_cli.passes"},
     {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo", "advmix_cli.world"},
     {"advmix_cli.names", "advmix_cli.gathering", "advmix_cli.locks"},
     {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},

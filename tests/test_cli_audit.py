@@ -51,6 +51,8 @@ def test_a_cache_of_the_ensemble_is_one_like_any_other(trained: Path, advmix: Ru
     parts = ["apgd-ce", "apgd-t", "fab-t", "square", "square-pgd"]
     assert [stage["attack"].split("-0.3")[0] for stage in data["stages"]] == parts
     assert data["stages"][-1]["robust_accuracy"] == data["robust_accuracy"]
+    assert sum(stage["backward_passes"] for stage in data["stages"]) == pytest.approx(data["backward_passes"])
+    assert 0 < data["backward_passes"] < data["forward_passes"]
     (_, row) = advmix("eval", "--samples", data["samples"], "--json").data["rows"]
     assert row["accuracy"] == data["robust_accuracy"]
     assert advmix("visualize", "samples", data["samples"], "--count", "4", "--out", tmp_path / "s.png").code == 0

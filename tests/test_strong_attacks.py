@@ -67,6 +67,40 @@ def test_a_batch_is_attacked_like_its_samples_one_by_one(lenet: nn.Sequential, a
     single = attacks.attack_set(lenet, x, y, threat, batch_size=1, seed=3, images=True)
     assert torch.equal(together.robust, single.robust)
     assert torch.equal(together.x_adv, single.x_adv)
+    assert [after.passes for after in together.after.values()] == [after.passes for after in single.after.values()]
+
+
+class Counting(nn.Module):
+    """Counts the images that go through a network, and the gradients that come back."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.forwards, self.backwards = net, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += len(x)
+        if x.requires_grad:
+            x.register_hook(self._back)
+        result: torch.Tensor = self.net(x)
+        return result
+
+    def _back(self, slope: torch.Tensor) -> None:
+        self.backwards += len(slope)
+
+
+@on_cpu
+@pytest.mark.parametrize("attack", ["pgd", *STRONG])
+def test_what_an_attack_took_is_what_the_network_saw(
+    lenet: nn.Sequential, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advmix_cli.attacks.common.fewest", lambda model: 0)  # no rows beside those that are attacked
+    x, y = batch(24)
+    counting = Counting(lenet)
+    threat = strong(attack, eps=0.15, early_stop=True, **_LONGER.get(attack, {}))
+    found = attacks.attack(counting, x, y, threat)
+    assert found.success.any()
+    assert (counting.forwards, counting.backwards) == dataclasses.astuple(found.passes)
+    assert 24 < counting.forwards < 24 * threat.passes[0], "who has fallen takes no more"
 
 
 def test_square_asks_for_no_gradient() -> None:
@@ -158,6 +192,7 @@ def test_a_stopped_attack_continues_to_the_same_result_with_any_batches(
     for label, after in whole.after.items():
         assert torch.equal(again.after[label].right, after.right)
         assert torch.equal(again.after[label].losses, after.losses)
+        assert again.after[label].passes == after.passes
     assert sum(done) == 3 * len(x)
 
 

@@ -168,15 +168,12 @@ _STAGE = _each(WORD, COUNT)
 _CELL = {
     "n": SOME, "correct": COUNT, "loss": (NUMBER, None), "right": str, "after": [_STAGE],
     "change": ({"linf_max": POSITIVE, "l2_max": POSITIVE}, None), "note?": str, "by_class?": [_each(COUNT, COUNT)],
+    "passes?": [_each(COUNT, COUNT)],
 }  # fmt: skip
 _ROW = {
-    "label": str,
-    "lineage": _LINEAGE,
-    "run": (_RUN, None),
-    "reliability": [_each(COUNT, NUMBER, NUMBER)],
-    "audit": (_AUDIT, None),
-    "proved?": [_each(NUMBER, PERCENT)],
-}
+    "label": str, "lineage": _LINEAGE, "run": (_RUN, None), "reliability": [_each(COUNT, NUMBER, NUMBER)],
+    "audit": (_AUDIT, None), "proved?": [_each(NUMBER, PERCENT)],
+}  # fmt: skip
 _COLUMN = {
     "kind": _one_of("clean", "samples", "attack", "worst", "certified"), "label": str, "threat": (THREAT, None),
     "bound": ("upper", "lower", None), "source": (NAME, None), "joint": bool, "of": [COUNT], "further": bool,
@@ -187,9 +184,7 @@ _CHECKPOINT = _COMMON | {
     "digests": {"best": HEX, "last": HEX, "ema?": HEX}, "network?": _settings(models.Network), "class_names?": CLASSES,
     "normalisation?": ({"mean": [NUMBER], "std": [NUMBER]}, None),
 }  # fmt: skip
-_IMPORTED = _CHECKPOINT | {
-    "origin": "import", "source": str, "metrics": dict,
-}  # fmt: skip
+_IMPORTED = _CHECKPOINT | {"origin": "import", "source": str, "metrics": dict}
 _TRAINED = _CHECKPOINT | {
     "origin": _one_of("train", "advtrain"), "init": (_LINEAGE, None), "fingerprint": HEX, "preset": WORD,
     "settings": _settings(TrainSettings), "run": _RUN, "metrics": _METRICS, "epochs": SOME, "history?": [_EPOCH],
@@ -202,6 +197,7 @@ _SHAPES: dict[str, Any] = {
         "fingerprint": HEX, "split": SPLIT, "threat": THREAT, "seed": COUNT, "model": (_LINEAGE, _UNTRAINED),
         "n": SOME, "clean_correct": COUNT, "robust_correct": COUNT, "linf_max": POSITIVE, "l2_max": POSITIVE,
         "after": [_STAGE], "digest": HEX, "class_names?": CLASSES, "of?": SOME,
+        "passes?": [_each(COUNT, COUNT)],
     },
     "evaluation": _COMMON | {
         "kind": "evaluation", "settings": _settings(EvalSettings), "fingerprint": HEX, "rows": [_ROW],
@@ -293,7 +289,8 @@ def _disagreements(record: Record, kind: str) -> Iterator[str]:
         counts = [record["clean_correct"], record["robust_correct"], *(standing for _, standing in record["after"])]
         if max(counts) > record["n"]:
             yield "n"
-        if len(record["after"]) != len(Threat.from_dict(record["threat"]).parts):
+        parts = len(Threat.from_dict(record["threat"]).parts)
+        if len(record["after"]) != parts or len(record.get("passes", ())) not in (0, parts):
             yield "after"
     elif kind == "evaluation":
         yield from _in_cells(record)
@@ -322,6 +319,8 @@ def _in_cells(record: Record) -> Iterator[str]:
                 yield "cells.right"
             if any(standing > cell["n"] for _, standing in cell["after"]):
                 yield "cells.after"
+            if len(cell.get("passes", ())) not in (0, len(cell["after"]) or 1):
+                yield "cells.passes"
             counts = [sum(each) for each in zip(*cell.get("by_class", ()), strict=True)]
             if counts not in ([], [cell["n"], right]) or any(some > n for n, some in cell.get("by_class", ())):
                 yield "cells.by_class"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from advmix_cli.errors import AdvmixError
+from advmix_cli.passes import Passes, count
 from advmix_cli.runtime import autocast
 from advmix_cli.threats import Threat
 
@@ -102,6 +103,7 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     whatever batch it is.
     """
     n = len(x)
+    count(Passes(n))
     few = x.device.type == "cpu" and 0 < n < 16 and not model.training  # training mode counts who is there
     missing = fewest(model) - n if few else 0
     if missing <= 0:
@@ -132,6 +134,7 @@ def gradient(
             said = logits(model, x).float()
         losses = loss(said)
         (slope,) = torch.autograd.grad(losses.sum(), x)
+    count(Passes(backward=len(x)))
     return slope, losses.detach(), said.detach()
 
 

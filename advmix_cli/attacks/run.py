@@ -13,6 +13,7 @@ from advmix_cli import draws
 from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import Change, frozen, logits, outcome, perturbation
 from advmix_cli.errors import UsageError
+from advmix_cli.passes import Passes, counted
 from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat
 
@@ -23,13 +24,15 @@ Found = tuple[torch.Tensor, torch.Tensor]
 class Attacked:
     """What an attack made of a batch: images (N,C,H,W) in [0,1], and for each (N,) success and cross-entropy in nats.
 
-    `change` is how far they lie from the originals.
+    `change` is how far they lie from the originals, `passes` what it took: a sample that has won takes no more of them
+    on a CPU, and on a GPU until that is seen.
     """
 
     x_adv: torch.Tensor
     success: torch.Tensor
     losses: torch.Tensor
     change: Change
+    passes: Passes
 
 
 def _function(threat: Threat) -> Callable[..., Found]:
@@ -64,7 +67,7 @@ def attack(
     Raises AdvmixError when a result is not finite, leaves [0,1] or the budget.
     """
     index = torch.arange(len(x), device=x.device) if index is None else index
-    with frozen(model):
+    with frozen(model), counted() as passes:
         likeliest = None
         if threat.targets or threat.loss == "dlr":
             with torch.no_grad():
@@ -76,7 +79,7 @@ def attack(
             target = likeliest[:, turn % threat.targets] if likeliest is not None and threat.targets else None
             tries.go(turn, target)
         x_adv, losses, success = tries.best
-        return Attacked(x_adv, success, losses, perturbation(x, x_adv, threat))
+        return Attacked(x_adv, success, losses, perturbation(x, x_adv, threat), passes)
 
 
 class _Tries:

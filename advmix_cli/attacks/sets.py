@@ -14,6 +14,7 @@ from advmix_cli.attacks.common import Change, frozen, logits, to_float, verdicts
 from advmix_cli.attacks.run import attack
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
+from advmix_cli.passes import Passes
 from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat
 
@@ -22,10 +23,14 @@ Piece = dict[str, Any]
 
 
 class After(NamedTuple):
-    """How N images stand: `right` before and under all so far; cross-entropies of the worst found, in nats."""
+    """How N images stand: `right` before and under all so far; cross-entropies of the worst found, in nats.
+
+    `passes` are what this part took, of all of them.
+    """
 
     right: torch.Tensor
     losses: torch.Tensor
+    passes: Passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +127,7 @@ class _Run:
         self._robust = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
         self._losses = torch.full((len(self.parts), len(x)), -torch.inf)
         self._done = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
+        self._passes = [Passes() for _ in self.parts]
         self._mine = torch.zeros(len(x), dtype=torch.bool)
         self._mine[slice(None) if only is None else slice(only.start, only.stop)] = True
 
@@ -129,7 +135,8 @@ class _Run:
     def after(self) -> dict[str, After]:
         """How all stand after each part."""
         return {
-            part.label: After(self._robust[i].clone(), self._losses[i].clone()) for i, part in enumerate(self.parts)
+            part.label: After(self._robust[i].clone(), self._losses[i].clone(), self._passes[i])
+            for i, part in enumerate(self.parts)
         }
 
     @property
@@ -169,6 +176,7 @@ class _Run:
         self._losses[part:, samples[worse]] = piece["losses"]
         if self.x_adv is not None:
             self.x_adv[samples[worse]] = piece["x_adv"]
+        self._passes[part].add(Passes(*piece["passes"]))
         self.change = self.change.beside(Change(*piece["change"]))
 
     def clean_pieces(self) -> Iterator[Piece]:
@@ -230,7 +238,7 @@ class _Run:
         worse = success | (losses > self._losses[-1, samples]) if self._together else torch.ones_like(success)
         piece = {
             "part": part.label, "samples": samples.clone(), "success": success, "worse": worse, "losses": losses[worse],
-            "change": [found.change.linf, found.change.l2],
+            "change": [found.change.linf, found.change.l2], "passes": [found.passes.forward, found.passes.backward],
         }  # fmt: skip
         if self.x_adv is not None:
             piece["x_adv"] = found.x_adv[worse.to(found.x_adv.device)].cpu()

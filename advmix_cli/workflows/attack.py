@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, data, models
 from advmix_cli.config import AttackSettings
-from advmix_cli.results import Facts, Result, accuracy, changes
+from advmix_cli.results import Facts, Result, accuracy, changes, cost, costs, stages
 from advmix_cli.settings import SCHEMA, key
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.making import made, quoted, set_alias
@@ -118,6 +119,7 @@ def _attack(
         "linf_max": attacked.change.linf,
         "l2_max": attacked.change.l2,
         "after": after,
+        "passes": [dataclasses.astuple(then.passes) for then in attacked.after.values()],
         "made": made(session, unfinished.seconds, attacked.batch_size),
     }
     if session.ranks.first:
@@ -140,8 +142,7 @@ def part_line(progress: Progress, n: int, threat: Threat, of: str = "") -> Calla
 def _result(session: Session, record: dict[str, Any], cached: bool, alias: str | None) -> Result:
     name, n, threat = record["name"], record["n"], Threat.from_dict(record["threat"])
     path, after = session.store.path("samples", name), record["after"]
-    as_run = threat.variant == "as-run"
-    forward, backward = threat.passes
+    as_run, passes = threat.variant == "as-run", record.get("passes", ())
     rows = [("samples", name + (" (from the store)" if cached else "")), ("path", str(path))]
     if alias:
         rows.append(("alias", alias))
@@ -157,7 +158,7 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
              for part, standing in after[threat.standard :]]  # fmt: skip
     rows += [
         ("largest change", changes(record) + (", not bounded by eps" if as_run else "")),
-        ("cost", f"at most {forward} forward and {backward} backward passes an image"),
+        ("cost", cost(passes, n) if passes else f"at most {cost([threat.passes], 1)}"),
     ]
     if not cached:
         seconds = record["made"]["seconds"]
@@ -174,7 +175,10 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
             "robust_accuracy": 100 * record["robust_correct"] / n,
             "linf_max": record["linf_max"],
             "l2_max": record["l2_max"],
-            "stages": [{"attack": part, "robust_accuracy": 100 * standing / n} for part, standing in after],
+            **costs(passes, n),
+            "stages": stages(after, passes, n),
+            "device": record["made"]["gpu"] or record["made"]["device"],
+            "seconds": record["made"]["seconds"],
             "dataset": record["dataset"],
             "split": record["split"],
             "preset": record["preset"],

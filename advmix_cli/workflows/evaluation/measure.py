@@ -190,8 +190,10 @@ class _Model:
         after = [(label, int(then.right.sum())) for label, then in attacked.after.items()]
         shown = after if further else after[: threat.standard]
         change = {"linf_max": attacked.change.linf, "l2_max": attacked.change.l2}
-        right, losses = list(attacked.after.values())[len(shown) - 1]
-        return (right, losses), {"change": change, "after": shown if len(after) > 1 else []}
+        then = list(attacked.after.values())[: len(shown)]
+        passes = [dataclasses.astuple(part.passes) for part in then]
+        more = {"change": change, "after": shown if len(after) > 1 else [], "passes": passes}
+        return (then[-1].right, then[-1].losses), more
 
     def _proved(
         self,

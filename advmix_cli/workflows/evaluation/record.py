@@ -76,8 +76,8 @@ class Cell:
     """How a model did in a column: on `n` images, with the mean `loss` in nats; `right` are their flags, base64.
 
     `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
-    each of its parts. `note` is why nothing is known. `by_class` are (images, right) of each class; none where that is
-    not recorded.
+    each part of an ensemble, `passes` how many images each part sent (forward, backward) through the model. `note` is
+    why nothing is known. `by_class` are (images, right) of each class. What older records do not have is empty.
     """
 
     n: int
@@ -88,6 +88,7 @@ class Cell:
     after: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     note: str = ""
     by_class: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    passes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     @property
     def accuracy(self) -> float:
@@ -177,7 +178,8 @@ class Evaluation:
         def cell(values: dict[str, Any]) -> Cell:
             by_class = [(n, right) for n, right in values.get("by_class", ())]
             after = [(label, int(standing)) for label, standing in values["after"]]
-            return Cell(**values | {"after": after, "by_class": by_class})
+            passes = [(forward, backward) for forward, backward in values.get("passes", ())]
+            return Cell(**values | {"after": after, "by_class": by_class, "passes": passes})
 
         fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         return cls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from advmix_cli.results import Result, Table, accuracy, changes
+from advmix_cli.results import Result, Table, accuracy, changes, cost, costs, stages
 from advmix_cli.workflows.evaluation import statistics
 from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation
 
@@ -39,6 +39,8 @@ def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
             "path": str(path),
             "cached": cached,
             "dataset": evaluation.settings.dataset,
+            "device": evaluation.made["gpu"] or evaluation.made["device"],
+            "seconds": evaluation.made["seconds"],
         },
         refs=[evaluation.name],
         blocks=list(tables),
@@ -63,8 +65,9 @@ def _plain(model: str, column: Column, cell: Cell) -> dict[str, Any]:
     row |= {"certificate": column.proved.to_dict()} if column.proved else {}
     row |= {"note": cell.note} if cell.note else {}
     row |= cell.change or {}
+    row |= costs(cell.passes, cell.n)
     if cell.after:
-        row["stages"] = [{"attack": part, "robust_accuracy": 100 * standing / cell.n} for part, standing in cell.after]
+        row["stages"] = stages(cell.after, cell.passes, cell.n)
     return row
 
 
@@ -112,7 +115,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
                 after = ", ".join(f"{part} {accuracy(standing, cell.n)}" for part, standing in cell.after)
                 lines.append(f"{model} after each part of {on}: {after}")
             if cell.change and not column.further:
-                lines.append(f"{model}, largest change by {on}: {changes(cell.change)}")
+                took = f"; {cost(cell.passes, cell.n)}" if cell.passes else ""
+                lines.append(f"{model}, largest change by {on}: {changes(cell.change)}{took}")
             if cell.note:
                 lines.append(f"{model}, {on}: {cell.note}; nothing is proved")
     for on, column in columns:
