@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from advmix_cli.errors import known_name
@@ -67,3 +69,17 @@ class Inferring(Settings):
 
     def __str__(self) -> str:
         return ", ".join([self.declared.title, *(f"{name} {number(value)}" for name, value in self.options)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What becomes of an evaluation beside its record.
+
+    `pairs` are the models that are compared, by their places; `report` is where an HTML report goes; from the verdict
+    `fail_on` on, an audit's is the result's problem; `alias` is what the evaluation is called.
+    """
+
+    pairs: Sequence[tuple[int, int]] = ()
+    report: Path | None = None
+    fail_on: str | None = None
+    alias: str | None = None

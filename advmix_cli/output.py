@@ -86,10 +86,13 @@ def prepare() -> None:
 
 
 class Output:
-    """How one command speaks: to people, quietly (`-q`: references alone), or in JSON. Also the workflows' reporter."""
+    """How one command speaks: to people, quietly (`-q`: references alone), or in JSON. Also the workflows' reporter.
 
-    def __init__(self, command: str, *, quiet: bool = False, as_json: bool = False) -> None:
-        self.command, self.quiet, self.as_json = command, quiet, as_json
+    `form` is how its tables are written: on a terminal's lines, or in one of `formats.FORMATS`.
+    """
+
+    def __init__(self, command: str, *, quiet: bool = False, as_json: bool = False, form: str = "table") -> None:
+        self.command, self.quiet, self.as_json, self.form = command, quiet, as_json, form
         self._out, self._err = _console(sys.stdout), _console(sys.stderr, folded=True)
 
     # The result
@@ -109,6 +112,11 @@ class Output:
         elif self.quiet:
             for ref in result.refs:
                 self._out.print(_text(ref))
+        elif self.form != "table":
+            from advmix_cli.formats import FORMATS
+
+            write = FORMATS[self.form]
+            self._out.print(write(result), end="", markup=False)
         else:
             for i, block in enumerate(result.blocks):
                 if i:

@@ -33,6 +33,7 @@ class Result:
     """`data` is the JSON envelope's, `refs` what -q prints, `blocks` what people see, `hint` what may come next.
 
     `problem` is the error that a finding amounts to, such as a damaged file that verify met: shown after the rest.
+    `records` are the rows of its main table in plain values, for CSV.
     """
 
     data: dict[str, Any]
@@ -40,6 +41,7 @@ class Result:
     blocks: list[Table | Facts]
     hint: str = ""
     problem: AdvmixError | None = None
+    records: Sequence[Mapping[str, Any]] = ()
 
 
 def shown(text: str) -> str:

@@ -33,6 +33,15 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p-values of several tests, each adjusted so that none of them all errs more often than it says: Holm 1979."""
+    found, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        found[place] = largest
+    return found
+
+
 def t_tail(t: float, degrees: int) -> float:
     """How likely Student's t of so many degrees of freedom, at least 1, is above `t`, in [0,1]. Source: Student 1908.
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo", "advmix_cli.world"},
     {"advmix_cli.names", "advmix_cli.gathering", "advmix_cli.locks"},
     {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},
-    {"advmix_cli.judging", "advmix_cli.remote"},
+    {"advmix_cli.judging", "advmix_cli.remote", "advmix_cli.formats"},
     {"advmix_cli.config"},
     {
         "advmix_cli.runtime",

@@ -42,6 +42,7 @@ from advmix_cli.config import EvalSettings
 from advmix_cli.errors import AdvmixError
 from advmix_cli.evaluation import Score
 from advmix_cli.models import building
+from advmix_cli.passes import Passes
 from advmix_cli.settings import SCHEMA
 from advmix_cli.store import Store
 from advmix_cli.threats import Threat
@@ -422,7 +423,7 @@ def evaluated(rows: list[Row], cells: list[list[Cell]], met: list[Column] | None
 
 def test_a_difference_is_the_first_model_less_the_second() -> None:
     rows = [Row(label, {"name": label}, None) for label in ("a", "b")]
-    (found,) = compared.compared(evaluated(rows, [[cell(1, 1, 1, 0)], [cell(1, 0, 0, 1)]]))
+    (found,) = compared.compared(evaluated(rows, [[cell(1, 1, 1, 0)], [cell(1, 0, 0, 1)]]), [(0, 1)])
     assert (found["a"], found["b"]) == ("a", "b")
     assert (found["only_a"], found["only_b"], found["difference"]) == (2, 1, 25)
     assert (found["p"], found["noise"]) == (1.0, True)
@@ -493,7 +494,7 @@ def test_cells_say_what_is_right_in_their_column() -> None:
 
     def attacked(*rights: list[int]) -> AttackedSet:
         after = {
-            f"part {i}": After(torch.tensor(right, dtype=torch.bool), torch.full((4,), float(i + 1)))
+            f"part {i}": After(torch.tensor(right, dtype=torch.bool), torch.full((4,), float(i + 1)), Passes(i, i))
             for i, right in enumerate(rights)
         }
         return AttackedSet(torch.ones(4, dtype=torch.bool), after, Change(0.1, 0.2), None, 4)

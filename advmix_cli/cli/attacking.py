@@ -10,7 +10,7 @@ import typer
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import asked, carry_out, reference, references
-from advmix_cli.cli.values import complete
+from advmix_cli.cli.values import complete, complete_refs
 from advmix_cli.errors import UsageError
 from advmix_cli.judging import BOUNDS
 from advmix_cli.ways import INFERENCES
@@ -144,9 +144,24 @@ def evaluate(
         Path | None,
         typer.Option("--report", help="Also write tables and pictures into one HTML file.", show_default=False),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="MODEL",
+            help="Compare each model with this one, image by image.",
+            show_default=False,
+            autocompletion=complete_refs("checkpoints"),
+        ),
+    ] = None,
+    pairwise: Annotated[
+        bool, typer.Option("--pairwise", help="Compare each two models (two alone are compared anyway).")
+    ] = False,
+    name: o.Name = None,
     force: o.Force = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    format: o.Format = "table",
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import typer
 
 from advmix_cli import world
-from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError
+from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageError, known_name
 from advmix_cli.output import Output
 from advmix_cli.results import Result
 from advmix_cli.workflows.session import Session, Silent
@@ -55,7 +55,7 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
     Of the command's options those are used that every command has, and those of its session.
     """
     command, given = " ".join(ctx.command_path.split()[1:]), ctx.params
-    output = Output(command, quiet=given.get("quiet", False), as_json=given.get("json", False))
+    output = Output(command, quiet=given.get("quiet", False), as_json=given.get("json", False), form=_form(given))
     ranks = world.of_environment(os.environ)
     if command in _IN_RANKS:
         ranks = world.join()
@@ -83,6 +83,19 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
         output.emit(result)
     if result.problem is not None:
         raise typer.Exit(result.problem.exit_code)
+
+
+def _form(given: dict[str, Any]) -> str:
+    """How tables are to be written. Raises UsageError."""
+    form = given.get("format", "table")
+    if form == "table":
+        return "table"
+    for other in ("json", "quiet"):
+        if given[other]:
+            raise UsageError(f"--format {form} and --{other} say two forms", "give one of them")
+    from advmix_cli.formats import FORMATS
+
+    return known_name(form, ["table", *FORMATS], "format")
 
 
 def show_help(ctx: typer.Context) -> None:

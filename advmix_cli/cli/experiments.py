@@ -75,6 +75,7 @@ def run(
     init: Annotated[bool, typer.Option("--init", help="Write a commented example to FILE, and do nothing.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    format: o.Format = "table",
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -132,6 +133,7 @@ def reproduce(
     watch: _Watch = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    format: o.Format = "table",
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:

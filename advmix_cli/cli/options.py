@@ -30,6 +30,13 @@ _MODELS = ("checkpoints",)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for errors.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only references, one a line.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", help="How tables are written: table, csv, markdown or latex.",
+        autocompletion=complete("table", "csv", "markdown", "latex"),
+    ),
+]  # fmt: skip
 Name = Annotated[
     str | None, typer.Option("--name", help="An alias for what is made.", show_default=False, callback=alias)
 ]

@@ -23,17 +23,19 @@ _GROUPS = {
         "attack", "norm", "eps", "alpha", "steps", "restarts", "random_start", "loss", "targets", "queries",
         "early_stop",
     ),
-    "Verdict": ("audit", "certify", "bounds", "inference", "inference_arg", "fail_on"),
+    "Verdict": (
+        "audit", "certify", "bounds", "inference", "inference_arg", "baseline", "pairwise", "fail_on",
+    ),
     "Run": ("seed", "preset", "precision", "shard", "device", "threads", "force", "batch_size"),
-    "Output": ("name", "report", "out", "verbose", "json", "quiet", "help"),
+    "Output": ("name", "report", "out", "verbose", "format", "json", "quiet", "help"),
 }  # fmt: skip
 """Which option stands in which group; what none of these names comes first."""
 
-_SEVERAL = 16
+_SEVERAL = 20
 """From so many options on they are grouped."""
 
 _NAMES = frozenset({
-    "arch", "attack", "augment", "bounds", "dataset", "fail_on", "inference", "kind", "loss", "method", "mix",
+    "arch", "attack", "augment", "bounds", "dataset", "fail_on", "format", "inference", "kind", "loss", "method", "mix",
     "mix_order", "norm", "normalize", "on", "policy", "precision", "preset", "split", "what",
 })  # fmt: skip
 """Options and arguments that take names of this program, all of small letters; one with a colon is of elsewhere."""

@@ -33,6 +33,7 @@ def list_(
             autocompletion=lambda: list(workflow.KINDS),
         ),
     ] = None,
+    format: o.Format = "table",
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:

@@ -145,7 +145,7 @@ class Carrying:
         where = Facts([("written to", str(self.out))])
         return Result(
             data | {"out": str(self.out)}, [str(self.out / "results.json")], [*writing.tables_of(data), where],
-            problem=problem,
+            problem=problem, records=writing.records_of(data),
         )  # fmt: skip
 
     def _as_jobs(self, session: Session, on: Cluster) -> Found:

@@ -9,7 +9,8 @@ from advmix_cli.experiments import claims, figures
 from advmix_cli.experiments.carrying import Found
 from advmix_cli.experiments.plan import Part
 from advmix_cli.experiments.shape import Experiment
-from advmix_cli.results import Table, shown
+from advmix_cli.formats import escaped, markdown_rows
+from advmix_cli.results import Table
 from advmix_cli.settings import number
 from advmix_cli.workflows.session import Session
 
@@ -62,6 +63,17 @@ def collected(
     }  # fmt: skip
 
 
+def records_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tables' figures, a row each."""
+    return [
+        {"table": id, "row": row["row"], "column": name, "unit": unit, "reference": row["reference"].get(name)}
+        | (row["figures"][name] or {})
+        for id, table in data["tables"].items()
+        for row in table["rows"]
+        for name, unit in table["columns"].items()
+    ]
+
+
 def tables_of(data: Mapping[str, Any]) -> list[Table]:
     """The tables, each with what its columns are, and the claims."""
     found = [_table(id, table, data["scale"]) for id, table in data["tables"].items()]
@@ -111,25 +123,16 @@ def markdown(data: Mapping[str, Any]) -> str:
     lines += [data["summary"], ""] if data["summary"] else []
     lines += [f"Written by `{data['command']}`, scale {data['scale'] or 'of the file'}.", ""]
     for table in tables_of(data):
-        lines += [f"## {table.title}", "", *_rows(table), ""]
+        lines += [f"## {table.title}", "", *markdown_rows(table), ""]
         lines += [f"{line}  " for line in table.note.splitlines()] + [""]
     for figure in data["figures"]:
-        lines += [f"![{_escaped(figure['title'])}]({figure['file']})", "", f"{figure['id']}: {figure['title']}", ""]
+        lines += [f"![{escaped(figure['title'])}]({figure['file']})", "", f"{figure['id']}: {figure['title']}", ""]
     if data["not_run"]:
-        lines += ["## Not run", "", *(f"- {_escaped(each)}" for each in data["not_run"]), ""]
+        lines += ["## Not run", "", *(f"- {escaped(each)}" for each in data["not_run"]), ""]
     lines += ["## What it was made from", ""]
     made = [
         (each["evaluation"], each["model"], each["dataset"], each["device"], f"{each['seconds']:.0f}", each["command"])
         for each in data["made"]
     ]
     columns = ("evaluation", "model", "data", "device", "s", "command")
-    return "\n".join([*lines, *_rows(Table(columns, made, right=("s",))), ""])
-
-
-def _rows(table: Table) -> list[str]:
-    rule = ["---:" if column in table.right else "---" for column in table.columns]
-    return ["| " + " | ".join(map(_escaped, row)) + " |" for row in (table.columns, rule, *table.rows)]
-
-
-def _escaped(text: str) -> str:
-    return shown(text).replace("|", "\\|").replace("\n", " ")
+    return "\n".join([*lines, *markdown_rows(Table(columns, made, right=("s",))), ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from advmix_cli import models, presets
 from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import NotFoundError, UsageError, known_name
-from advmix_cli.judging import Certificate, Inferring
+from advmix_cli.judging import Certificate, Inferring, Shown
 from advmix_cli.names import full_name, parted
 from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result
@@ -138,14 +139,13 @@ class Evaluating:
     models: list[ModelRef]
     samples: list[SamplesRef]
     settings: EvalSettings
-    report: Path | None = None
-    fail_on: str | None = None
+    shown: Shown
 
     def carry_out(self, session: Session) -> Result:
         """Evaluate."""
         from advmix_cli.workflows.evaluation import evaluate
 
-        return evaluate(session, self.models, self.samples, self.settings, report=self.report, fail_on=self.fail_on)
+        return evaluate(session, self.models, self.samples, self.settings, self.shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +163,9 @@ class Evaluate(_Attacked):
     inference_arg: Sequence[str] = ()
     fail_on: str | None = None
     report: Path | None = None
+    baseline: str | None = None
+    pairwise: bool = False
+    name: str | None = None
 
     def resolve(self, session: Session) -> Evaluating:
         """The models, the caches and the settings."""
@@ -172,13 +175,28 @@ class Evaluate(_Attacked):
             chosen = resolve_models(session, list(self.models or ["latest"]))
         else:
             chosen = list({m.function: m for m in (attacked_model(session, cache) for cache in caches)}.values())
+        base = None if self.baseline is None else resolve_model(session, self.baseline)
+        if base is not None:
+            base = next((model for model in chosen if model.function == base.function), base)
+            chosen = chosen if base in chosen else [base, *chosen]
         known = [cache.record for cache in caches if cache.record is not None]
         of = self.dataset or (known[0]["dataset"] if known and not self.models else None)
         info = session.dataset(met_by(chosen[0], of, self.image_size))
         if self.dataset is None and len({each.dataset for each in chosen}) > 1:
             raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
         part = self.split or (known[0]["split"] if known else "test")
-        return Evaluating(chosen, caches, self.settings(info, part), self.report, self.fail_on)
+        settings = self.settings(info, part)
+        return Evaluating(
+            chosen, caches, settings, Shown(self._pairs(chosen, base), self.report, self.fail_on, self.name)
+        )
+
+    def _pairs(self, chosen: Sequence[ModelRef], base: ModelRef | None) -> list[tuple[int, int]]:
+        """Which models are compared, by their places."""
+        require(base is None or len(chosen) > 1, "--baseline is the only model", "name others to compare with it")
+        require(not self.pairwise or len(chosen) > 1, "--pairwise compares models, and there is one", "name more")
+        if base is not None:
+            return [(place, chosen.index(base)) for place, model in enumerate(chosen) if model != base]
+        return list(itertools.combinations(range(len(chosen)), 2)) if self.pairwise or len(chosen) == 2 else []
 
     def settings(self, info: DatasetInfo, split: str) -> EvalSettings:
         """What is measured on such images."""
@@ -208,6 +226,7 @@ class Evaluate(_Attacked):
 
     def _check(self) -> None:
         known_name(self.preset, presets.PRESETS, "preset")
+        require(self.baseline is None or not self.pairwise, "--baseline and --pairwise are two wishes", "give one")
         said = {name for name, value in self._options().items() if value is not None}
         if self.bounds is not None and not self.certify:
             raise UsageError("--bounds says how to prove something, and nothing is to be proved", "add --certify")

@@ -69,6 +69,7 @@ def listing(session: Session, kind: str | None) -> Result:
         refs=[str(e["name"]) for e in entries],
         blocks=[Table(columns, rows, right=("n", "age", "size"), note=note)],
         hint=f"look into one: advmix store show {entries[0]['name']}" if entries else "make one: advmix train",
+        records=entries,
     )
 
 

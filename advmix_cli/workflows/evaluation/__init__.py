@@ -14,12 +14,13 @@ from typing import Any
 from advmix_cli import artifacts, data
 from advmix_cli.config import VERDICTS, EvalSettings
 from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
+from advmix_cli.judging import Shown
 from advmix_cli.names import short_name
 from advmix_cli.results import Result
 from advmix_cli.settings import key
 from advmix_cli.workflows.evaluation import columns, record, table
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
-from advmix_cli.workflows.making import made
+from advmix_cli.workflows.making import made, set_alias
 from advmix_cli.workflows.parts import Unfound, complete, make_in_parts, part_result
 from advmix_cli.workflows.references import ModelRef, SamplesRef, check_meets
 from advmix_cli.workflows.session import Session
@@ -31,14 +32,9 @@ def evaluate(
     models: Sequence[ModelRef],
     samples: Sequence[SamplesRef],
     settings: EvalSettings,
-    *,
-    report: Path | None = None,
-    fail_on: str | None = None,
+    asked: Shown,
 ) -> Result:
-    """One row for each model and each of: clean images, the caches, the white-box threats.
-
-    `report` is where an HTML report goes too; with `fail_on` an audit's verdict as grave becomes the result's problem.
-    """
+    """One row for each model and each of: clean images, the caches, the white-box threats."""
     info = session.dataset(settings.dataset)
     for model in models:
         check_meets(model, info)
@@ -69,14 +65,15 @@ def evaluate(
     if called != evaluation:  # the same numbers under other aliases; a store may be read alone
         with contextlib.suppress(AdvmixError) if cached else contextlib.nullcontext():
             _write(path, session, called)
-    answer = table.result(called, path, cached)
-    if report is not None:
+    set_alias(session, asked.alias, "evaluations", name)
+    answer = table.result(called, path, cached, asked)
+    if asked.report is not None:
         from advmix_cli.workflows.evaluation.report import html
 
-        session.store.write(report.absolute(), html(called, answer).encode())
-        session.report.note(f"report written to {report}")
-        answer.data["report"] = str(report)
-    return _judged(answer, called, fail_on)
+        session.store.write(asked.report.absolute(), html(called, answer).encode())
+        session.report.note(f"report written to {asked.report}")
+        answer.data["report"] = str(asked.report)
+    return _judged(answer, called, asked.fail_on)
 
 
 def _read(path: Path) -> dict[str, Any]:

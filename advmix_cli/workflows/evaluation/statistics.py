@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from advmix_cli.config import VERDICTS
 from advmix_cli.judging import Certificate
 from advmix_cli.results import Table, accuracy
 from advmix_cli.settings import number
-from advmix_cli.statistics import calibration_error, mcnemar, mean_and_deviation
+from advmix_cli.statistics import calibration_error, holm, mcnemar, mean_and_deviation
 from advmix_cli.threats import Threat
 from advmix_cli.ways import METHODS
 from advmix_cli.workflows.evaluation.record import Column, Evaluation, Row
@@ -33,29 +34,32 @@ def sizes(evaluation: Evaluation) -> str:
     return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def compared(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Each two models on each column: the difference in points and whether the same images could give it by chance."""
-    found = []
-    named = zip(evaluation.models, evaluation.cells, strict=True)
-    for (a, of_a), (b, of_b) in itertools.combinations(named, 2):
-        for on, cell_a, cell_b in zip(evaluation.met, of_a, of_b, strict=True):
-            right_a, right_b = cell_a.bits, cell_b.bits
-            only_a, only_b = (right_a & ~right_b).bit_count(), (right_b & ~right_a).bit_count()
-            p = mcnemar(only_a, only_b)
-            found.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "on": on,
-                    "n": cell_a.n,
-                    "difference": 100 * (only_a - only_b) / cell_a.n,
-                    "only_a": only_a,
-                    "only_b": only_b,
-                    "p": p,
-                    "noise": p >= _NOISE,
-                }
-            )
+def compared(evaluation: Evaluation, pairs: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """These models on each column: the difference in points and whether the same images could give it by chance.
+
+    `p_holm` takes into account how many pairs are compared on a column.
+    """
+    found = list[dict[str, Any]]()
+    for place, on in enumerate(evaluation.met):
+        each = [_pair(evaluation, a, b, place) | {"on": on} for a, b in pairs]
+        adjusted = holm([one["p"] for one in each])
+        found += [one | {"p_holm": p, "noise": p >= _NOISE} for one, p in zip(each, adjusted, strict=True)]
     return found
+
+
+def _pair(evaluation: Evaluation, a: int, b: int, place: int) -> dict[str, Any]:
+    cell_a, cell_b = evaluation.cells[a][place], evaluation.cells[b][place]
+    right_a, right_b = cell_a.bits, cell_b.bits
+    only_a, only_b = (right_a & ~right_b).bit_count(), (right_b & ~right_a).bit_count()
+    return {
+        "a": evaluation.models[a],
+        "b": evaluation.models[b],
+        "n": cell_a.n,
+        "difference": 100 * (only_a - only_b) / cell_a.n,
+        "only_a": only_a,
+        "only_b": only_b,
+        "p": mcnemar(only_a, only_b),
+    }
 
 
 def brackets(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -107,12 +111,14 @@ def comparison_table(comparisons: list[dict[str, Any]]) -> Table:
         ("difference in points", *columns),
         rows,
         right=tuple(columns),
-        note=f"p of McNemar's exact test on the same images, for each pair alone; noise: p >= {_NOISE}",
+        note="p of McNemar's exact test on the same images"
+        + (f", by Holm for {len(rows)} pairs" if len(rows) > 1 else "")
+        + f"; noise: p >= {_NOISE}",
     )
 
 
 def _difference(each: dict[str, Any]) -> str:
-    p = f"p {each['p']:.3f}" if each["p"] >= 0.001 else "p < 0.001"
+    p = f"p {each['p_holm']:.3f}" if each["p_holm"] >= 0.001 else "p < 0.001"
     return f"{each['difference']:+.2f} ({'noise, ' if each['noise'] else ''}{p})"
 
 

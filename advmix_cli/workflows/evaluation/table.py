@@ -5,31 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from advmix_cli.judging import Shown
 from advmix_cli.results import Result, Table, accuracy, changes, cost, costs, stages
 from advmix_cli.workflows.evaluation import statistics
 from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation
 
 
-def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
+def result(evaluation: Evaluation, path: Path, cached: bool, asked: Shown) -> Result:
     """What eval gives back: a row for each model and column, and a matrix where there are several of both."""
+    called = asked.alias or evaluation.name
     brackets = statistics.brackets(evaluation)
     tables = [_rows(evaluation, brackets)]
     if len(evaluation.rows) > 1 and len(evaluation.columns) > 2:
         tables.append(_matrix(evaluation))
-    comparisons, seeds = statistics.compared(evaluation), statistics.over_seeds(evaluation)
+    comparisons, seeds = statistics.compared(evaluation, asked.pairs), statistics.over_seeds(evaluation)
     calibration, audits = statistics.calibrated(evaluation), statistics.audited(evaluation)
     tables += [
         table for table in (statistics.comparison_table(comparisons), statistics.seeds_table(seeds)) if table.rows
     ]
     tables.append(statistics.calibration_table(calibration))
     tables += [statistics.audit_table(each) for each in audits]
+    rows = [
+        _plain(row.label, column, cell)
+        for row, cells in zip(evaluation.rows, evaluation.cells, strict=True)
+        for column, cell in zip(evaluation.columns, cells, strict=True)
+    ]
     return Result(
         data={
-            "rows": [
-                _plain(row.label, column, cell)
-                for row, cells in zip(evaluation.rows, evaluation.cells, strict=True)
-                for column, cell in zip(evaluation.columns, cells, strict=True)
-            ],
+            "rows": rows,
             **({"brackets": brackets} if evaluation.settings.certified else {}),
             "comparisons": comparisons,
             "seeds": seeds,
@@ -44,7 +47,8 @@ def result(evaluation: Evaluation, path: Path, cached: bool) -> Result:
         },
         refs=[evaluation.name],
         blocks=list(tables),
-        hint=f"as a picture: advmix visualize matrix {evaluation.name}"
+        records=[{name: value for name, value in row.items() if name != "stages"} for row in rows],
+        hint=f"as a picture: advmix visualize matrix {called}"
         if len(evaluation.columns) > 1
         else f"attack it: advmix attack {evaluation.rows[0].lineage.get('path', evaluation.rows[0].label)}",
     )
