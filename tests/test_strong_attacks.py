@@ -202,6 +202,9 @@ def test_a_piece_is_as_large_as_what_changed(lenet: nn.Sequential) -> None:
     found = attacks.attack_set(lenet, x, y, strong("apgd-ce", eps=0.05), batch_size=16, seed=0, on_piece=pieces.append)
     assert sum(len(piece["samples"]) for piece in pieces[1:]) == int(found.clean.sum())
     assert not any("x_adv" in piece for piece in pieces), "nobody asked for the images"
+    (after,) = found.after.values()
+    assert dataclasses.astuple(after.passes) == tuple(sum(each) for each in zip(*(p["passes"] for p in pieces[1:])))
+    assert 0 < after.passes.backward < after.passes.forward
     assert all(value.numel() <= 16 for piece in pieces[1:] for value in piece.values() if torch.is_tensor(value))
 
 
