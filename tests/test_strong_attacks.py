@@ -203,7 +203,8 @@ def test_a_piece_is_as_large_as_what_changed(lenet: nn.Sequential) -> None:
     assert sum(len(piece["samples"]) for piece in pieces[1:]) == int(found.clean.sum())
     assert not any("x_adv" in piece for piece in pieces), "nobody asked for the images"
     (after,) = found.after.values()
-    assert dataclasses.astuple(after.passes) == tuple(sum(each) for each in zip(*(p["passes"] for p in pieces[1:])))
+    taken = zip(*(piece["passes"] for piece in pieces[1:]), strict=True)
+    assert dataclasses.astuple(after.passes) == tuple(map(sum, taken))
     assert 0 < after.passes.backward < after.passes.forward
     assert all(value.numel() <= 16 for piece in pieces[1:] for value in piece.values() if torch.is_tensor(value))
 
