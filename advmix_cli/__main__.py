@@ -1,6 +1,5 @@
 """`advmix` and `python -m advmix_cli`."""
 
-import signal
 import sys
 
 
@@ -12,10 +11,16 @@ def main() -> None:
 
             run()
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _deaf()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _deaf()
         sys.exit(130)
+
+
+def _deaf() -> None:
+    import signal  # not above: its import is a moment in which Ctrl-C would show a traceback
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

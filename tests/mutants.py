@@ -524,6 +524,12 @@ MUTANTS = (
            "test_sharing.py::test_what_is_there_is_not_overwritten", "what is there is written over"),
     Mutant("experiments/claims.py", "(below - mean)", "(mean - below)",
            "test_experiments.py::test_colours_are_compared_image_by_image", "a claim of less is judged as one of more"),
+    Mutant("workflows/export/grid.py", "(origin - reach).ceil()", "(origin - reach).floor()",
+           "test_export.py::test_rounded_images_stay_within_the_ball", "pixels are rounded out of the ball"),
+    Mutant("workflows/export/grid.py", "left > reach * reach", "after > reach * reach",
+           "test_export.py::test_rounded_images_stay_within_the_ball", "one pixel too few is rounded back"),
+    Mutant("workflows/export/networks.py", "_APART = 1e-5", "_APART = 2.0",
+           "test_export.py::test_other_logits_are_noticed", "other logits pass for the model's own"),
 )
 # fmt: on
 

@@ -56,6 +56,7 @@ app.command("info")(about.info)
 app.command("models")(about.list_models)
 app.command("methods")(about.list_methods)
 app.command("card")(about.card)
+app.command("export")(about.export)
 app.add_typer(about.data_app, name="data")
 app.add_typer(store.app, name="store")
 

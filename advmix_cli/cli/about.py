@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import confirmed, reference, run, show_help
 from advmix_cli.cli.shape import App
+from advmix_cli.cli.values import complete, complete_refs
 from advmix_cli.results import Result
 from advmix_cli.ways import METHODS
 from advmix_cli.workflows.session import Session
@@ -124,6 +126,41 @@ def card(
 
         named = "latest" if model is None else reference(model, "model")
         return card(session, named, out, push_ready=push_ready)
+
+    run(ctx, work)
+
+
+def export(
+    ctx: typer.Context,
+    ref: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF", help="A model or a sample cache; see card, and eval --samples.",
+            autocompletion=complete_refs("checkpoints", "samples"),
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="Of a model onnx, torch-export, state-dict or safetensors; of a sample cache npz or png.",
+            autocompletion=complete("onnx", "torch-export", "state-dict", "safetensors", "npz", "png"),
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE|DIR", help="Where it goes.", show_default="here, by its name"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    device: o.Device = "auto",
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Write a model or attacked images in a form that other programs read; it is read back and checked."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows.export import export
+
+        return export(session, reference(ref, "artifact"), to, out)
 
     run(ctx, work)
 

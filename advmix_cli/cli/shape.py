@@ -36,7 +36,7 @@ _SEVERAL = 20
 
 _NAMES = frozenset({
     "arch", "attack", "augment", "bounds", "dataset", "fail_on", "format", "inference", "kind", "loss", "method", "mix",
-    "mix_order", "norm", "normalize", "on", "policy", "precision", "preset", "split", "what",
+    "mix_order", "norm", "normalize", "on", "policy", "precision", "preset", "split", "to", "what",
 })  # fmt: skip
 """Options and arguments that take names of this program, all of small letters; one with a colon is of elsewhere."""
 

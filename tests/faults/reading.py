@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 import traceback
@@ -36,9 +37,12 @@ def _cache(path: Path) -> None:
 
 
 def _evaluation(path: Path) -> None:
+    from advmix_cli.judging import Shown
     from advmix_cli.workflows.evaluation import record, table
 
-    table.result(record.read(path), path, cached=True)
+    evaluation = record.read(path)
+    pairs = [*itertools.combinations(range(len(evaluation.rows)), 2)]
+    table.result(evaluation, path, cached=True, asked=Shown(pairs))
 
 
 def _figure(path: Path) -> None:

@@ -127,7 +127,7 @@ def finish(process: subprocess.Popen[bytes], also: Sequence[int] = ()) -> list[s
 
 def ours(err: str) -> str:
     """What was said, but for a traceback of an interpreter that had not come to the program yet."""
-    return err if "advmix_cli" in err or "Traceback" not in err else ""
+    return err if "in main" in err or "Traceback" not in err else ""
 
 
 def _kept(bench: Bench, before: Files) -> list[str]:
