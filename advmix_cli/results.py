@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,12 @@ def stages(after: Sequence[Sequence[Any]], passes: Sequence[Sequence[int]], n: i
 def counted(n: int, one: str) -> str:
     """So many of a thing."""
     return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
+
+
+def beginning(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -20,19 +21,31 @@ KINDS = {
     "mixing": ("mixing", "--count", "4"),
     "matrix": ("matrix",),
     "reliability": ("reliability",),
+    "compare": ("compare",),
+    "classes": ("classes",),
 }
 TEXTS = {
-    "samples": ["original", "an untrained network", "perturbation", "what a says", "PGD linf eps 0.3"],
-    "curves": ["accuracy (%)", "loss (nats)", "epoch", "a, test", "b, training", "b, chosen epoch"],
+    "samples": ["original", "perturbation", "what a says", "PGD linf eps 0.3", "robust accuracy 1.00 %", "each class"],
+    "curves": ["accuracy (%)", "loss (nats)", "epoch", "a", "b", "training", "test", "chosen epoch"],
     "mixing": ["the batch", "its shuffled copy", "mixed", "Beta(1, 1)"],
     "reliability": ["calibrated", "confidence (%)", "images", "a, ECE"],
-    "matrix": ["clean", "made against a", "model evaluated", "accuracy (%)", "n = 100"],
+    "matrix": [
+        "clean",
+        "made against a",
+        "model evaluated",
+        "accuracy (%)",
+        "n = 100",
+        "PGD linf eps 0.3",
+        "[0.18, 5.45]",
+    ],
+    "compare": ["clean", "a", "b", "95 % interval", "PGD linf eps 0.3"],
+    "classes": ["clean", "class", "accuracy of each class", "9"],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, tmp_path: Path, kind: str) -> None:
-    if kind in ("matrix", "reliability"):
+    if kind not in ("samples", "curves", "mixing"):
         assert advmix("eval", "a", "b", "--samples", "pa").code == 0
     first = advmix("visualize", *KINDS[kind], "--json", "--out", tmp_path / "picture.svg").data
     with Image.open(first["png"]) as image:
@@ -84,7 +97,10 @@ def test_a_figure_says_what_it_shows_and_damage_is_found(trained: Path, advmix: 
 def test_colour_pictures() -> None:
     random = np.random.default_rng(0)
     images = random.random((3, 3, 32, 32)).astype(np.float32)
-    drawn = figures.samples([("original", images, ["cat", "dog", "cat"])], images - 0.5, ["cat"] * 3, "t", "change")
+    drawn = figures.samples(
+        [("original", images, [("cat", 1.0), ("dog", 0.4), ("cat", 0.9)])], images - 0.5, ["cat"] * 3, ["1", "2", "3"],
+        "t", "change",
+    )  # fmt: skip
     encoded = {".svg": figures.svg(drawn), ".png": figures.png(drawn)}
     assert encoded[".png"].startswith(b"\x89PNG")
     assert "dog \N{MULTIPLICATION SIGN}" in encoded[".svg"].decode()
@@ -107,18 +123,69 @@ def test_curves_of_runs_tested_on_other_numbers_of_images_say_each(trained: Path
     assert advmix("train", "--limit", "300", "--epochs", "2", "--name", "few", "-q").code == 0
     assert advmix("visualize", "curves", "a", "few", "--out", tmp_path / "c.svg").code == 0
     text = (tmp_path / "c.svg").read_text()
-    assert "a (n = 2000), test" in text
-    assert "few (n = 300), test" in text
+    assert "a (n = 2000)" in text
+    assert "few (n = 300)" in text
     assert "n beside each" in text
 
 
 def test_any_character_may_be_in_a_name() -> None:
-    drawn = figures.matrix(
-        ["x$\\frac{$y", "a_b^c"], ["$clean", "{on"], np.array([[1.0, 2.0], [3.0, 4.0]]), "50 $ and %"
-    )
+    drawn = figures.matrix(["x$\\frac{$y", "a_b^c"], ["$clean", "{on"], [[(1.0, (0.0, 2.0)), None]] * 2, "50 $ and %")
     assert "x$\\frac{$y" in figures.svg(drawn).decode()
 
 
 def test_infinite_losses_are_left_blank() -> None:
     axis, rows = [-1.0, 0.0, 1.0], [[1.0, None, 2.0], [0.5, 0.1, None], [3.0, 2.0, 1.0]]
     assert figures.png(figures.landscape([("m", axis, rows), ("all", axis, [[None] * 3] * 3)], "title"))
+
+
+def test_runs_that_differ_in_their_seed_are_one_band(
+    tmp_path: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADVMIX_HOME", str(tmp_path / "home"))
+    train = ("train", "--limit", "60", "--epochs", "2", "--seed", "1,2", "--name", "m", "-q")
+    assert advmix(*train).code == 0
+    refs = [f"m-{seed}" for seed in ("s1", "s2")]
+    found = advmix("visualize", "curves", *refs, "--out", tmp_path / "c.svg", "--name", "seeds", "--json").data
+    assert advmix("store", "show", "seeds", "--json").data["name"] == found["figure"]
+    text = (tmp_path / "c.svg").read_text()
+    assert "m-s* (2 seeds)" in text
+    assert "lowest to highest seed" in text
+    assert len(advmix("store", "show", found["figure"], "--json").data["shows"]["models"]) == 2
+
+
+def test_attacked_runs_have_a_panel_of_their_own() -> None:
+    row = {"epoch": 1, "test_accuracy": 98.0, "test_loss": 0.1, "train_accuracy": 40.0, "train_loss": 1.5}
+    plain = figures.curves([("m", [([row], 1)])], "t")
+    attacked = figures.curves([("m", [([row | {"validation_robust_accuracy": 45.0}], 1)])], "t")
+    assert [axes.get_ylabel() for axes in plain.axes] == ["accuracy (%)", "loss (nats)"]
+    assert [axes.get_ylabel() for axes in attacked.axes] == [
+        "accuracy (%)", "accuracy under attack (%)", "loss (nats)",
+    ]  # fmt: skip
+    clean, robust, _ = attacked.axes
+    assert clean.get_ylim()[0] > 90, "what is attacked does not stretch the clean panel"
+    assert [line.get_ydata()[0] for line in robust.get_lines() if line.get_linestyle() != "None"] == [45.0, 40.0]
+
+
+def test_images_are_chosen(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    def said(*options: str) -> str:
+        assert advmix("visualize", "samples", "pa", *options, "--out", tmp_path / "s.svg").code == 0
+        return (tmp_path / "s.svg").read_text()
+
+    assert "images asked for" in said("--index", "7,3")
+    broken = said("--only", "broken", "--count", "2")
+    assert "images that the attack broke" in broken
+    assert broken.count("\N{MULTIPLICATION SIGN}") == 2
+    assert "an untrained network" in said("--untrained", "--count", "2")
+    for wrong in (("--index", "100000"), ("--index", "1", "--only", "broken"), ("--only", "nothing")):
+        outcome = advmix("visualize", "samples", "pa", *wrong)
+        assert outcome.code == 2
+        assert "error: " in outcome.err
+    assert "no image 100000" in advmix("visualize", "samples", "pa", "--index", "100000").err
+
+
+def test_a_batch_is_mixed_with_other_classes(advmix: Run, tmp_path: Path) -> None:
+    assert advmix("visualize", "mixing", "--count", "6", "--out", tmp_path / "m.svg").code == 0
+    labels = re.findall(r"(\d\.\d\d) . (\d)<.*?(\d\.\d\d) . (\d)<", (tmp_path / "m.svg").read_text(), re.DOTALL)
+    assert len(labels) == 12
+    assert {share for share, *_ in labels} >= {"0.50"}
+    assert all(one != other for _, one, _, other in labels)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
 
 from advmix_cli.cli import options as o
 from advmix_cli.cli import subjects as s
 from advmix_cli.cli.base import reference, references, run, show_help
 from advmix_cli.cli.shape import App
+from advmix_cli.cli.values import complete, several, whole
+from advmix_cli.errors import UsageError, known_name
 from advmix_cli.names import full_name
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Result
@@ -23,20 +27,43 @@ def samples(
     ctx: typer.Context,
     samples: o.SamplesArgument = "latest",
     count: o.Count = 10,
+    index: Annotated[
+        Any,
+        typer.Option(
+            "--index", parser=several(whole), metavar="N,...", show_default=False,
+            help="These images, by their numbers, instead of --count.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", help="Images that are broken: wrong when attacked alone, or standing.", show_default=False,
+            autocompletion=complete("broken", "standing"),
+        ),
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Also a row attacked against an untrained network, as in Figure 7.")
+    ] = False,
     out: o.Out = None,
+    name: o.Name = None,
     force: o.Force = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Originals, attacked images and the perturbation, with what the model says of each (Figures 7 and 8)."""
 
     def work(session: Session) -> Result:
         from advmix_cli.workflows import visualize
 
+        if index is not None and only is not None:
+            raise UsageError("--index and --only both choose the images", "leave one of them out")
+        which = known_name(only, ("broken", "standing"), "choice") if only else None
         cache = resolve_samples(session, reference(samples, "sample cache"), of_a_stored_model(session))
-        return visualize.samples(session, cache, count, out)
+        return visualize.samples(
+            session, cache, visualize.Choice(count, index or (), which, untrained), visualize.To(out, name)
+        )
 
     run(ctx, work)
 
@@ -46,6 +73,7 @@ def curves(
     ctx: typer.Context,
     models: o.ModelArguments = None,
     out: o.Out = None,
+    name: o.Name = None,
     force: o.Force = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -56,7 +84,7 @@ def curves(
         from advmix_cli.workflows import visualize
 
         chosen = resolve_models(session, references(models or ["latest"]), WITH_HISTORY)
-        return visualize.curves(session, chosen, out)
+        return visualize.curves(session, chosen, visualize.To(out, name))
 
     run(ctx, work)
 
@@ -69,6 +97,7 @@ def mixing(
     count: o.Count = 8,
     seed: o.Seed = 0,
     out: o.Out = None,
+    name: o.Name = None,
     force: o.Force = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -79,7 +108,7 @@ def mixing(
         from advmix_cli.workflows import visualize
 
         alpha = MIX_ALPHA["mixup"] if mix_alpha is None else mix_alpha
-        return visualize.mixing(session, full_name(dataset), alpha, count, seed, out)
+        return visualize.mixing(session, full_name(dataset), alpha, count, seed, visualize.To(out, name))
 
     run(ctx, work)
 
@@ -92,6 +121,7 @@ def _of_evaluation(kind: str, title: str) -> None:
         ctx: typer.Context,
         evaluation: o.EvaluationArgument = "latest",
         out: o.Out = None,
+        name: o.Name = None,
         force: o.Force = False,
         json: o.Json = False,
         quiet: o.Quiet = False,
@@ -99,13 +129,15 @@ def _of_evaluation(kind: str, title: str) -> None:
         def work(session: Session) -> Result:
             from advmix_cli.workflows import visualize
 
-            return visualize.evaluation(session, kind, reference(evaluation, "evaluation"), out)
+            return visualize.evaluation(session, kind, reference(evaluation, "evaluation"), visualize.To(out, name))
 
         run(ctx, work)
 
 
 for _kind, _title in {
     "matrix": "The accuracies of an evaluation as a heat map: models down, what they met across (Table 3).",
+    "compare": "The accuracies of an evaluation as points with their intervals, a line a model.",
+    "classes": "The accuracy of each class, clean and attacked, from an evaluation.",
     "reliability": "Accuracy against confidence on clean images, from an evaluation.",
     "strength": "Accuracy against eps and against steps, from an evaluation with --audit.",
     "landscape": "The loss around one image of each model, from an evaluation with --audit.",

@@ -16,6 +16,9 @@ from advmix_cli.workflows import visualize
 from advmix_cli.workflows.references import resolve_model, resolve_samples
 from advmix_cli.workflows.session import Session
 
+_SAMPLES = visualize.Choice(untrained=True)
+"""As the report shows them."""
+
 
 def draw(
     session: Session, experiment: Experiment, found: Found, only: Sequence[str] | None, out: Path
@@ -37,17 +40,17 @@ def _files(session: Session, picture: Picture, cells: Sequence[Cell], found: Fou
     if not cells:
         return []
     if picture.kind == "curves":
-        models = [
-            dataclasses.replace(resolve_model(session, found.models[cell]), label=_label(cell))
-            for cell in cells[: visualize.MAX_RUNS]
-        ]
-        return [visualize.curves(session, models, None).data["path"]]
+        models = [dataclasses.replace(resolve_model(session, found.models[cell]), label=_label(cell)) for cell in cells]
+        return [visualize.curves(session, models, visualize.To()).data["path"]]
     if picture.kind == "mixing":
         dataset = resolve_model(session, found.models[cells[0]]).dataset
-        return [visualize.mixing(session, dataset, MIX_ALPHA["mixup"], 8, 0, None).data["path"]]
+        return [visualize.mixing(session, dataset, MIX_ALPHA["mixup"], 8, 0, visualize.To()).data["path"]]
     assert picture.attack is not None
     caches = [found.caches[picture.attack, cell] for cell in cells if (picture.attack, cell) in found.caches]
-    return [visualize.samples(session, resolve_samples(session, each), 10, None).data["path"] for each in caches]
+    return [
+        visualize.samples(session, resolve_samples(session, each), _SAMPLES, visualize.To()).data["path"]
+        for each in caches
+    ]
 
 
 def _label(cell: Cell) -> str:

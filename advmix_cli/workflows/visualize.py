@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advmix_cli import artifacts
 from advmix_cli._version import __version__
 from advmix_cli.errors import NotFoundError, UsageError
 from advmix_cli.names import short_name
 from advmix_cli.presets import MIX_ALPHA
-from advmix_cli.results import Facts, Result, distinct
+from advmix_cli.results import Facts, Result, accuracy, beginning, distinct
 from advmix_cli.settings import SCHEMA, digest, number
 from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import build
-from advmix_cli.workflows.evaluation.pictures import DRAWN, WITHOUT_AUDIT, available
+from advmix_cli.workflows.evaluation.pictures import DRAWN, NEEDS, available
 from advmix_cli.workflows.evaluation.record import Evaluation, read
-from advmix_cli.workflows.making import make_once
+from advmix_cli.workflows.making import make_once, quoted, set_alias
 from advmix_cli.workflows.references import (
     ModelRef,
     SamplesRef,
@@ -33,13 +34,36 @@ from advmix_cli.workflows.references import (
 from advmix_cli.workflows.session import Session
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
 
-MAX_RUNS = 8
+_COLOURS = 8
+_SHUFFLES = 50
 
 
-def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -> Result:
-    """Originals, attacked against the trained and against an untrained model, and the perturbation, with labels."""
+class To(NamedTuple):
+    """Where a picture goes beside the store, and what it is called there."""
+
+    out: Path | None = None
+    alias: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which images of a cache are drawn: those of `index`, else `count`, of each class in turn.
+
+    `only`: "broken", right when clean and wrong when attacked, or "standing", right on both. `untrained`: also a row
+    of the same attack against an untrained network.
+    """
+
+    count: int = 10
+    index: tuple[int, ...] = ()
+    only: str | None = None
+    untrained: bool = False
+
+
+def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Result:
+    """Originals, attacked against the model, and the perturbation, with what the model says and how surely."""
     model = attacked_model(session, cache)
     record = cache.record
     assert record is not None  # attacked_model refuses files of others
@@ -47,53 +71,65 @@ def samples(session: Session, cache: SamplesRef, count: int, out: Path | None) -
     def draw() -> Figure:
         import torch
 
-        from advmix_cli import attacks, figures
+        from advmix_cli import attacks, evaluation, figures
 
         device = session.device()
         x_adv, labels, index = artifacts.samples_tensors(cache.path)
         images = session.images(record["dataset"], record["split"]).take(index)
         if record["fingerprint"] != session.fingerprint(record["dataset"]):
             raise UsageError(f"{cache.label} was made from other images", "attack again: advmix attack")
-        chosen = _one_of_each(images.y, count)
-        clean, attacked, y = (
-            attacks.to_float(images.x[chosen]).to(device),
-            x_adv[chosen].to(device),
-            labels[chosen].to(device),
-        )
-        threat = Threat.from_dict(record["threat"])
-        fresh = build(Untrained(model.network, record["seed"]), device)
-        found = attacks.attack_set(fresh, clean, y, threat, seed=record["seed"], index=index[chosen], images=True).x_adv
-        assert found is not None
-        against_fresh = found.to(device)
         net = load_model(model, device)
+
+        def right(pixels: torch.Tensor) -> torch.Tensor:
+            scored = evaluation.score(net, pixels.to(device), labels.to(device), batch_size=session.batch_size)
+            return scored.correct.cpu()
+
+        chosen = _chosen(
+            choice, cache.label, index, labels, lambda: (right(attacks.to_float(images.x[:])), right(x_adv))
+        )
+        clean, attacked, y = attacks.to_float(images.x[chosen]).to(device), x_adv[chosen].to(device), labels[chosen]
         names = images.info.classes
 
-        def said(x: torch.Tensor) -> list[str]:
+        def said(x: torch.Tensor) -> list[tuple[str, float]]:
             with torch.no_grad():
-                return [names[i] for i in net(x).argmax(1).tolist()]
+                best = net(x).double().softmax(1).max(1)
+            return [(names[i], share) for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
-        rows = [
-            ("original", clean, said(clean)),
-            (f"attacked against\n{model.label}", attacked, said(attacked)),
-            ("attacked against\nan untrained network", against_fresh, said(against_fresh)),
-        ]
+        threat = Threat.from_dict(record["threat"])
+        rows = [("original", clean), (f"attacked against\n{model.label}", attacked)]
+        if choice.untrained:
+            fresh = build(Untrained(model.network, record["seed"]), device)
+            against = attacks.attack_set(
+                fresh, clean, y.to(device), threat, seed=record["seed"], index=index[chosen], images=True
+            ).x_adv
+            assert against is not None
+            rows.append(("attacked against\nan untrained network", against.to(device)))
+        which = "images asked for" if choice.index else _WHICH[choice.only]
+        robust = accuracy(record["robust_correct"], record["n"])
         return figures.samples(
-            [(title, x.cpu().numpy(), label) for title, x, label in rows],
+            [(title, x.cpu().numpy(), said(x)) for title, x in rows],
             (attacked - clean).cpu().numpy(),
             [names[i] for i in y.tolist()],
-            f"{short_name(record['dataset'])} under {threat}\nbelow each image: what {model.label} says "
-            f"(\N{MULTIPLICATION SIGN} marks a wrong answer)",
+            [str(i) for i in index[chosen].tolist()],
+            f"{short_name(record['dataset'])} under {threat}\n"
+            f"{model.label}: robust accuracy {robust} of {record['n']}\n"
+            f"{which}; above each image its number, below what {model.label} says, and how surely",
             f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
         )
 
     return _figure(
         session,
         "samples",
-        {"samples": cache.identity(), "count": count, "model": model.label},
+        {"samples": cache.identity(), "choice": dataclasses.asdict(choice), "model": model.label},
         draw,
-        out,
+        to,
         {"samples": cache.label, "model": model.label},
     )
+
+
+_WHICH = {
+    None: "images of each class in turn", "broken": "images that the attack broke", "standing": "images that stand",
+}  # fmt: skip
 
 
 def _size(linf_max: float, threat: Threat) -> str:
@@ -101,7 +137,28 @@ def _size(linf_max: float, threat: Threat) -> str:
     return number(threat.eps) if abs(linf_max - threat.eps) < 1e-6 else f"{linf_max:.4f}"
 
 
-def _one_of_each(labels: Any, count: int) -> Any:
+def _chosen(
+    choice: Choice, label: str, index: torch.Tensor, labels: torch.Tensor, right: Callable[[], tuple[Any, Any]]
+) -> torch.Tensor:
+    """The places in a cache of the images that are drawn; `right` says of which, clean and attacked, the model is."""
+    import torch
+
+    if choice.index:
+        place = {number: i for i, number in enumerate(index.tolist())}
+        lacking = [number for number in choice.index if number not in place]
+        if lacking:
+            raise UsageError(f"{label} has no image {lacking[0]}", f"it has {len(place)} images, up to {max(place)}")
+        return torch.tensor([place[number] for number in choice.index])
+    among = torch.arange(len(labels))
+    if choice.only is not None:
+        clean, attacked = right()
+        among = (clean & (attacked if choice.only == "standing" else ~attacked)).nonzero()[:, 0]
+        if not len(among):
+            raise UsageError(f"{label} has no image that is {choice.only}", "leave out --only")
+    return among[_one_of_each(labels[among], choice.count)]
+
+
+def _one_of_each(labels: torch.Tensor, count: int) -> torch.Tensor:
     """The first image of each class, then the next of each, up to `count`, ordered by class."""
     import torch
 
@@ -114,10 +171,8 @@ def _one_of_each(labels: Any, count: int) -> Any:
     return torch.tensor([index for _, _, index in chosen])
 
 
-def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result:
+def curves(session: Session, models: list[ModelRef], to: To) -> Result:
     """Accuracy and loss over the epochs of several runs, the chosen epochs marked."""
-    if len(models) > MAX_RUNS:
-        raise UsageError(f"{len(models)} runs are too many for one picture", f"name at most {MAX_RUNS}")
     if len({model.dataset for model in models}) > 1:
         raise UsageError("these runs learned different data sets", "draw the runs of one data set at a time")
     histories = [history(model.path, model.record) for model in models]
@@ -125,10 +180,18 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
     labels = distinct([model.label for model in models])
     if len(set(sizes)) > 1:
         labels = [f"{label} (n = {size})" for label, size in zip(labels, sizes, strict=True)]
+    groups: dict[Any, dict[tuple[int, ...], int]] = {}
+    for i, model in enumerate(models):  # those that differ in nothing but their seeds are one
+        run = model.run() or {"id": i, "seeds": []}
+        groups.setdefault(run["id"], {}).setdefault(tuple(run["seeds"]), i)
+    if len(groups) > _COLOURS:
+        session.report.warn(f"of {len(groups)} models the first {_COLOURS} are drawn: there are no more colours")
     runs = [
-        (label, rows, int(model.record["metrics"]["best_epoch"]))
-        for label, rows, model in zip(labels, histories, models, strict=True)
-    ]
+        (label, [(histories[i], int(models[i].record["metrics"]["best_epoch"])) for i in group.values()])
+        for label, group in zip(
+            _common([[labels[i] for i in group.values()] for group in groups.values()]), groups.values(), strict=True
+        )
+    ][:_COLOURS]  # fmt: skip
 
     def draw() -> Figure:
         from advmix_cli import figures
@@ -142,14 +205,25 @@ def curves(session: Session, models: list[ModelRef], out: Path | None) -> Result
     return _figure(
         session,
         "curves",
-        {"runs": [[label, digest(h)] for label, h, _ in runs]},
+        {"runs": [[label, [digest(rows) for rows, _ in seeds]] for label, seeds in runs]},
         draw,
-        out,
+        to,
         {"models": [model.lineage() for model in models]},
     )
 
 
-def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, out: Path | None) -> Result:
+def _common(groups: list[list[str]]) -> list[str]:
+    """What each group of models is called: the one of it, or what begins all of them if that is of this group alone."""
+    begins = [beginning(labels) for labels in groups]
+    return [
+        labels[0] if len(labels) == 1
+        else f"{f'{begin}*'.removesuffix(', seed *')} ({len(labels)} seeds)" if begin and begins.count(begin) == 1
+        else f"{labels[0]} ({len(labels)} seeds)"
+        for labels, begin in zip(groups, begins, strict=True)
+    ]  # fmt: skip
+
+
+def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, to: To) -> Result:
     """A batch, its shuffled copy and their mix, with the lambda that was drawn."""
     info = session.dataset(dataset)
     if mix_alpha <= 0:
@@ -163,14 +237,16 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
         random = runtime.generator("cpu", seed, "picture")
         images = session.images(dataset, "train")
         batch = images.take(torch.randperm(len(images), generator=random)[:count])
-        perm = torch.randperm(count, generator=random).tolist()
+        # Of some shuffles the one that pairs the fewest images with their own class: that is what mixing is for.
+        tries = [torch.randperm(count, generator=random) for _ in range(_SHUFFLES)]
+        perm = min(tries, key=lambda perm: int((batch.y == batch.y[perm]).sum())).tolist()
         lam = runtime.python_random(seed, "picture").betavariate(mix_alpha, mix_alpha)
         return figures.mixing(
             attacks.to_float(batch.x[:]).numpy(),
             [info.classes[i] for i in batch.y.tolist()],
             perm,
             lam,
-            f"mixup of a batch of {short_name(dataset)}: one \u03bb for the batch, "
+            f"mixup of a batch of {short_name(dataset)}: one \u03bb for the batch, here 0.5 and one "
             f"drawn from Beta({mix_alpha:g}, {mix_alpha:g})",
         )
 
@@ -181,20 +257,21 @@ def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: i
         "seed": seed,
         "data": session.fingerprint(dataset),
     }
-    return _figure(session, "mixing", settings, draw, out, settings)
+    return _figure(session, "mixing", settings, draw, to, settings)
 
 
-def evaluation(session: Session, kind: str, ref: str, out: Path | None) -> Result:
+def evaluation(session: Session, kind: str, ref: str, to: To) -> Result:
     """A picture of an evaluation: one of `evaluation.pictures.DRAWN`."""
-    fits = Fits(lambda path: kind in available(read(path)), "an audit") if kind not in WITHOUT_AUDIT else None
+    what, how = NEEDS.get(kind, ("", ""))
+    fits = Fits(lambda path: kind in available(read(path)), what) if what else None
     _, path = resolve_path(session, ref, ("evaluations",), (".json",), fits)
     shown = _as_called_now(session, read(path))
     if kind not in available(shown):
-        raise UsageError(f"{path.stem} has no audit to draw", "make one: advmix eval MODEL --audit")
+        raise UsageError(f"{path.stem} has not {what} to draw", how)
     record = shown.to_record()
     parts = {part: record[part] for part in ("rows", "columns", "cells")}
     shows = {"evaluation": shown.name, "models": [row.lineage for row in shown.rows]}
-    return _figure(session, kind, parts, lambda: DRAWN[kind](shown), out, shows)
+    return _figure(session, kind, parts, lambda: DRAWN[kind](shown), to, shows)
 
 
 def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
@@ -212,9 +289,10 @@ def _figure(
     kind: str,
     settings: dict[str, Any],
     draw: Callable[[], Figure],
-    out: Path | None,
+    to: To,
     shows: dict[str, Any],
 ) -> Result:
+    out = to.out
     if out is not None and out.suffix not in (".png", ".svg"):
         raise UsageError(f"--out {out} must end in .png or .svg", "both are in the store in any case")
     if out is not None and not out.absolute().parent.is_dir():
@@ -240,11 +318,16 @@ def _figure(
         return artifacts.figure_record(path) or {"key": key}  # those of the first form have no record
 
     _, cached = make_once(session, "figures", name, key, read, make)
+    set_alias(session, to.alias, "figures", name)
     png, svg = store.path("figures", name), store.path("figures", name, ".svg")
     if out is not None:
         store.write(out.absolute(), (png if out.suffix == ".png" else svg).read_bytes())
     shown = out if out is not None else png
-    rows = [("figure", name + (" (from the store)" if cached else "")), ("png", str(png)), ("svg", str(svg))]
+    rows = [
+        ("figure", quoted(to.alias, name) + (" (from the store)" if cached else "")),
+        ("png", str(png)),
+        ("svg", str(svg)),
+    ]
     return Result(
         {"figure": name, "path": str(shown), "png": str(png), "svg": str(svg), "cached": cached},
         [str(shown)],

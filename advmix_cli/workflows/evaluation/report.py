@@ -10,6 +10,8 @@ from advmix_cli.workflows.evaluation.record import Evaluation
 
 _CAPTIONS = {
     "matrix": "Accuracy of each model (down) on what it met (across)",
+    "compare": "Accuracies with their 95 % intervals",
+    "classes": "Accuracy of each class",
     "reliability": "Accuracy against confidence on clean images",
     "strength": "Accuracy against the attack's eps and steps",
     "landscape": "Loss around one image of each model",

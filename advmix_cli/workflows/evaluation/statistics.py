@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from advmix_cli.config import VERDICTS
 from advmix_cli.judging import Certificate
-from advmix_cli.results import Table, accuracy
+from advmix_cli.results import Table, accuracy, beginning
 from advmix_cli.settings import number
 from advmix_cli.statistics import calibration_error, holm, mcnemar, mean_and_deviation
 from advmix_cli.threats import Threat
@@ -133,8 +132,7 @@ def over_seeds(evaluation: Evaluation) -> list[dict[str, Any]]:
         if len(group) < 2:
             continue
         names = [evaluation.models[i] for i in group.values()]
-        same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-        common = "".join(letters[0] for letters in same)
+        common = beginning(names)
         for column, on in enumerate(evaluation.met):
             cells = [evaluation.cells[i][column] for i in group.values()]
             mean, deviation = mean_and_deviation([cell.accuracy for cell in cells])
