@@ -78,7 +78,7 @@ RESULTS=$(realpath "$RESULTS") ARCHIVE=${ARCHIVE:+$(realpath "$ARCHIVE")}
 ADVMIX_DATA=${ADVMIX_DATA:+$(realpath "$ADVMIX_DATA")} ADVMIX_HOME=${ADVMIX_HOME:+$(realpath -m "$ADVMIX_HOME")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RESULTS ADVMIX_DATA ADVMIX_HOME=${ADVMIX_HOME:-$PWD/.advmix} ADVMIX_DEVICE=${DEVICE:-cuda}
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
 budget=${BUDGET_S:-540} child='' failed=0 left=()
 settings="$ADVMIX_DEVICE,${LIMIT:-},${EPOCHS:-},${STEPS:-},${CIFAR_LIMIT:-}" # a rehearsal does not make a part done

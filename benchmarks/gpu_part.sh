@@ -2,7 +2,7 @@
 # One part of gpu.sh, which calls this: it ends at the first command that fails. Each makes the models that it needs,
 # which takes no time where the store has them.
 set -euo pipefail
-cd "${PYTHONPATH:?bash benchmarks/gpu.sh calls this}"
+: "${RESULTS:?bash benchmarks/gpu.sh calls this}"
 size=(${LIMIT:+--limit "$LIMIT"}) few=(${CIFAR_LIMIT:+--limit "$CIFAR_LIMIT"})
 epochs=(${EPOCHS:+--epochs "$EPOCHS"}) steps=(${STEPS:+--steps "$STEPS"})
 
