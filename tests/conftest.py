@@ -99,6 +99,15 @@ ADVMIX_THAT_HEEDS_CTRL_C = (
 """As started from a terminal: what a shell starts in the background, these tests perhaps, ignores it."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """On a GPU, what a command would have set: deterministic kernels, where there are any, and no TF32."""
+    if DEVICE.type != "cpu":
+        from advmix_cli import runtime
+
+        runtime.configure(None, DEVICE)
+        config.addinivalue_line("filterwarnings", "default:.*does not have a deterministic implementation")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, no data sets, the CPU."""
@@ -166,6 +175,14 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"real data is not in {REAL_DATA}")
     monkeypatch.setenv("ADVMIX_DATA", str(REAL_DATA))
     return REAL_DATA
+
+
+@pytest.fixture
+def real_cifar(real_data: Path) -> Path:
+    """The same folder, where it has CIFAR-10."""
+    if not (real_data / "cifar-10-batches-py/test_batch").is_file():
+        pytest.skip(f"CIFAR-10 is not in {real_data}")
+    return real_data
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def test_mnist_is_resized_on_uint8(real_data: Path) -> None:
     assert torch.equal(images.y, raw.targets)
 
 
-def test_cifar_is_read_from_a_folder_that_cannot_be_written(real_data: Path) -> None:
-    images = data.load("cifar10", "test", real_data)
+def test_cifar_is_read_from_a_folder_that_cannot_be_written(real_cifar: Path) -> None:
+    images = data.load("cifar10", "test", real_cifar)
     assert images.x.shape == (10_000, 3, 32, 32)
     assert images.x.dtype == torch.uint8
     assert torch.bincount(images.y).tolist() == [1000] * 10
@@ -113,7 +113,7 @@ def test_a_changed_label_of_mnist_is_found(real_data: Path, tmp_path: Path) -> N
         data.fingerprint("mnist", tmp_path)
 
 
-def test_a_damaged_data_set_is_not_taken(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_data_set_is_not_taken(real_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib.error
     import urllib.request
 
@@ -121,7 +121,7 @@ def test_a_damaged_data_set_is_not_taken(real_data: Path, tmp_path: Path, monkey
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
-    shutil.copytree(real_data / "cifar-10-batches-py", tmp_path / "cifar-10-batches-py")
+    shutil.copytree(real_cifar / "cifar-10-batches-py", tmp_path / "cifar-10-batches-py")
     batch = tmp_path / "cifar-10-batches-py/test_batch"
     batch.chmod(0o644)
     content = bytearray(batch.read_bytes())
