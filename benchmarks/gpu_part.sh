@@ -31,12 +31,11 @@ case $1 in
   tests-attacks) tests attacks.py strong_attacks.py audit.py ;;
   tests-training) tests training.py adversarial_training.py evaluation.py ;;
   speed)
-    advmix "${standard[@]}"
-    advmix "${defended[@]}"
-    images=(--images 5000 --cifar-images 1000 --repeats 3)
+    images=(--images 2000 --cifar-images 1000 --repeats 3)
     [ -z "${LIMIT:-}" ] || images=(--images 50 --cifar-images 8 --repeats 1)
-    python3 benchmarks/speed.py --device "$ADVMIX_DEVICE" --undefended gpu-mnist --defended gpu-mnist-adv \
-      "${images[@]}" --json "$RESULTS/speed.json"
+    cp docs/performance.md "$RESULTS"
+    python3 benchmarks/speed.py --device "$ADVMIX_DEVICE" --undefended zoo:lenet5-plain \
+      --defended zoo:lenet5-certified "${images[@]}" --json "$RESULTS/speed.json" --doc "$RESULTS/performance.md"
     ;;
   epoch) kept epoch "${epoch[@]}" ;;
   twelve) kept twelve "${epoch[@]}" --mix none,mixup,manifold --seed 1,2,3,4 ;;

@@ -392,8 +392,9 @@ def main() -> None:
 
     undefended = model_of(chosen.undefended) if chosen.undefended else models.build("lenet5").to(device)
     threat = Threat(eps=0.3, alpha=0.01, steps=40, random_start=False)
-    large = [1000, 5000] if device.type == "cuda" else []
-    full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, [100, 25, 50, 250, 500, *large], repeats)
+    on_gpu = device.type == "cuda"
+    batches = [250, 1000, len(x)] if on_gpu else [100, 25, 50, 250, 500]
+    full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, batches, repeats)
     forward(report, undefended, x, repeats)
     if chosen.undefended:
         robust_accuracy(report, "robust accuracy, undefended LeNet5, PGD-40", undefended, x, y, threat, repeats)
@@ -408,14 +409,15 @@ def main() -> None:
     labels = torch.randint(0, 10, (chosen.cifar_images,), generator=random).to(device)
     ten = Threat(eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
     title, network = "PGD-10, PreAct-ResNet18 (random weights and images)", models.build("preactresnet18").to(device)
-    sizes = sorted({min(size, chosen.cifar_images) for size in ([100, 250, 500, 1000] if large else [100])})
+    sizes = sorted({min(size, chosen.cifar_images) for size in ([250, 1000] if on_gpu else [100])})
     full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
     in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
-    start_up(report)
+    if not on_gpu:
+        start_up(report)
 
     text = markdown(report.rows, report.machine)
     if chosen.doc:
-        start, end = "<!-- measured -->\n", "<!-- end -->\n"
+        start, end = f"<!-- measured{' on a GPU' if on_gpu else ''} -->\n", "<!-- end -->\n"
         document = chosen.doc.read_text()
         before, _, rest = document.partition(start)
         _, _, after = rest.partition(end)

@@ -22,6 +22,7 @@ from advmix_cli.models.normalize import Normalize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # of torch, about how that package is compiled
+    warnings.simplefilter("ignore", DeprecationWarning)
     import bound_propagation
 
 pytestmark = on_cpu

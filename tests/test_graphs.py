@@ -20,12 +20,14 @@ import torch
 from conftest import DEVICE
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from advmix_cli import attacks, data, graphs, mixing, models, presets, training
 from advmix_cli.attacks import apgd, fab, pgd, square
 from advmix_cli.threats import Threat
+from advmix_cli.ways import METHODS
 
 THREATS = {
     "linf": Threat(eps=0.3, alpha=0.02, steps=25, random_start=False),
@@ -98,10 +100,19 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+class NoNumbersOfPython(TorchFunctionMode):
+    """Refuses what copies a number of Python's to the device without an operation that a tape would see."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.as_tensor and not isinstance(args[0], torch.Tensor):
+            raise NotRecordable("as_tensor of a number in what is recorded")
+        return func(*args, **(kwargs or {}))
+
+
 def taped(function: Callable[[], graphs.Tensors], device: torch.device) -> tuple[graphs.Tensors, Callable[[], None]]:
     """In the place of a CUDA graph."""
     tape = Tape()
-    with tape:
+    with tape, NoNumbersOfPython():
         results = function()
     tape.undo()
     return results, tape.play
@@ -178,12 +189,46 @@ def test_recorded_training_is_the_training(
     assert trained().history[-1]["train_loss"] == pytest.approx(found.history[-1]["train_loss"], rel=0.02)
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name, "mix": "mixup" if name in ("iat", "m-tlat") else "none"} for name in METHODS},
+    "mixed bounds": {"method": "ibp", "mix": "mixup", "method_arg": ["gce=0.5", "l1=0.001"]},
+    "awp and ema": {"awp": 0.01, "ema": 0.9},
+    "cutmix": {"augment": "cutmix"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_of_training_is_recorded(
+    way: str, recording: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning would say that one is not."""
+    options = {"epochs": 1, "batch_size": 16, "limit": 100, "validation": 10} | WAYS[way]
+    if METHODS[options.get("method", "pgd")].attacks:
+        options["steps"] = 2
+    settings = presets.advtrain_settings("default", "glyphs", "lenet5", **options)
+    images = [data.load("glyphs", split, root=None) for split in ("train", "test")]  # type: ignore[arg-type]
+    splits = training.split(*images, settings)
+    splits = training.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.validation)))
+
+    def trained() -> training.Trained:
+        return training.train(models.build(network, 0).to(DEVICE), splits, settings)
+
+    network = models.Network("lenet5", (1, 32, 32), 10, mean=(0.2,), std=(0.4,))
+    recording(True)
+    found = trained()
+    monkeypatch.setattr(graphs, "_CALLS_BEFORE", 10**9)
+    expected = trained()
+    assert found.history == expected.history
+    assert all(torch.equal(found.last[name], expected.last[name]) for name in expected.last)
+
+
 BAD: dict[str, Callable[..., graphs.Tensors]] = {
     "a wait": lambda x: {"x": x * float(x.sum())},
     "a branch": lambda x: {"x": x if bool((x > 0).any()) else -x},
     "a draw": lambda x: {"x": x + torch.rand(3)},
     "a choice by flags": lambda x: {"x": x[x > 0]},
     "a tensor of Python's": lambda x: {"x": x + torch.tensor([1.0, 2.0, 3.0])},
+    "a number of Python's": lambda x: {"x": x + torch.as_tensor(1.0)},
 }
 
 

@@ -100,11 +100,13 @@ def test_an_attack_asks_only_about_images_within_its_budget(
     model = models.build("lenet5", 3).to(DEVICE)
     with torch.no_grad():
         model[-1][0].bias[0] += 8  # no image is won, so that all are asked about to the end
-    x, _ = batch(20)
-    y, eps = torch.zeros(20, dtype=torch.long, device=DEVICE), 0.2 if norm == "linf" else 5.0
+    x, _ = batch(32)
+    y, eps = torch.zeros(32, dtype=torch.long, device=DEVICE), 0.2 if norm == "linf" else 5.0
     few = {"queries": 20} if attack == "square" else {} if attack == "fgsm" else {"steps": 6}
     asked: list[torch.Tensor] = []
-    monkeypatch.setattr(graphs, "records", lambda device: False)  # what a recording was asked is overwritten
+    monkeypatch.setattr(
+        graphs, "records", lambda device: False
+    )  # what a recording was asked is overwritten; 32: nothing is filled up
     model.register_forward_pre_hook(lambda model, given: asked.append(given[0].detach().clone()))
     attacks.attack(model, x, y, Threat.of(attack, norm, eps, **few))
     assert len(asked) >= 2

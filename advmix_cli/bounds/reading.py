@@ -150,7 +150,10 @@ def _arithmetic(change: Callable[[Any], tuple[Any, Any]]) -> Callable[[Call], La
             return constant.to(dtype) if isinstance(constant, torch.Tensor) else constant
 
         def shift(dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(change(of(dtype))[1], dtype=dtype, device=call.value.device)
+            added = change(of(dtype))[1]
+            if isinstance(added, torch.Tensor):
+                return added.to(dtype)
+            return torch.full((), added, dtype=dtype, device=call.value.device)  # a copy could not be recorded
 
         return _scaled(call, lambda dtype: change(of(dtype))[0], shift)
 
