@@ -254,14 +254,16 @@ class _Lines:
 
     def __init__(self, output: Output, what: str, total: int, unit: str) -> None:
         self._output, self._what, self._total, self._unit = output, what, total, unit
-        self._done, self._began, self._about = 0, time.monotonic(), ""
-        self._said = self._began
+        self._done, self._before, self._about = 0, -1, ""
+        self._began = self._said = time.monotonic()
 
     def __call__(self, n: int) -> None:
-        self._done += n
         now = time.monotonic()
-        if now - self._said >= _PLAIN_EVERY_S and 0 < self._done < self._total:
-            rate = self._done / (now - self._began)
+        if self._before < 0:  # with the first an interrupted run says what it had done
+            self._began, self._before = now, n
+        self._done += n
+        if now - self._said >= _PLAIN_EVERY_S and self._before < self._done < self._total:
+            rate = (self._done - self._before) / (now - self._began)
             left = (self._total - self._done) / rate
             about = f", {self._about}" if self._about else ""
             self.line(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s{about}, {left:.0f} s left")

@@ -121,13 +121,6 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
-def own_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """On a CUDA device, a queue of its own for this thread's work, beside which other threads' work runs."""
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-
-
 def available_cores() -> int:
     """The cores that this process may run on."""
     with contextlib.suppress(AttributeError):

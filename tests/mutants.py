@@ -451,6 +451,11 @@ MUTANTS = (
            "test_graphs.py::test_only_networks_that_do_the_same_each_time_are_recorded",
            "a recording outlives its weights"),
 
+    Mutant("bounds/reading.py", "torch.full((), added, dtype=dtype,", "torch.as_tensor(added, dtype=dtype,",
+           "test_graphs.py::test_each_way_of_training_is_recorded[ibp]", "certified training is not recorded"),
+    Mutant("output.py", "self._began, self._before = now, n", "self._began, self._before = now, 0",
+           "test_api.py::test_the_time_left_counts_what_was_done_now", "a run that goes on is never long"),
+
     # Bounds and ways of training
     Mutant("bounds/layers.py", "return middle - radius, middle + radius",
            "return middle - 0.9 * radius, middle + radius",

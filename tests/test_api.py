@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,17 @@ def test_progress_is_shown_where_it_is_asked_for(
     assert capsys.readouterr().err == ""
     advmix_cli.attack(net, *images, steps=1, progress=True)
     assert "attacking" in capsys.readouterr().err
+
+
+def test_the_time_left_counts_what_was_done_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an interrupted run had done took none of this one's time."""
+    clock = types.SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(output, "time", clock)
+    now = 0.0
+    with output.Output("train").progress("training", 1000, "images") as progress:
+        progress(900)
+        now = 20.0
+        progress(20)
+    assert capsys.readouterr().err == "training: 920/1000 images, 1/s, 80 s left\n"

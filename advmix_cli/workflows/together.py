@@ -1,4 +1,4 @@
-"""Several training runs at once: small networks fill neither a GPU nor, one at a time, the cores."""
+"""Several training runs: on a CPU at once, as a small network does not fill the cores."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Run:
 def train_together(session: Session, runs: Sequence[Run], *, begin: Begin, verbose: bool = False) -> Result:
     """Train, continue or find the checkpoints of all `runs`, each as `train` would alone.
 
-    On a CPU each has one thread, and gives the bytes of a run alone with one thread; on a GPU each has a stream. What
-    is wrong with any of the settings is said before anything begins. Where one fails the others stop too, and their
-    states are kept.
+    On a CPU each has one thread, and gives the bytes of a run alone with one thread; on a GPU they take turns, as cuDNN
+    fails beside a recording. What is wrong with any of the settings is said before anything begins. Where one fails
+    the others stop too, and their states are kept.
     """
     planned = [(plan(session, run.settings, begin), run) for run in runs]
     names = session.ranks.agreed(lambda: [
@@ -74,16 +74,14 @@ def _train(session: Session, runs: list[tuple[Plan, Run]], begin: Begin, verbose
     from advmix_cli import runtime
 
     device = session.device()
-    workers = len(runs) if device.type == "cuda" else min(len(runs), runtime.threads())
-    if models.draws(begin.network) or session.ranks.joined:  # ranks must speak in the same order
-        workers = 1
+    turns = device.type != "cpu" or session.ranks.joined  # ranks must speak in the same order
+    workers = 1 if turns or models.draws(begin.network) else min(len(runs), runtime.threads())
     alone = dataclasses.replace(session, threads=1) if device.type == "cpu" else session
     stop = threading.Event()
 
     def one(run: Run, total: Progress) -> None:
         part = dataclasses.replace(alone, report=_Part(session.report, run.label, total, stop))
-        with runtime.own_stream(device):
-            train(part, run.settings, begin=begin, verbose=verbose)
+        train(part, run.settings, begin=begin, verbose=verbose)
 
     images = sum(run.settings.epochs * planned.images for planned, run in runs)
     with (
