@@ -13,9 +13,9 @@ from advmix_cli.workflows import pages
 
 def html(data: Mapping[str, Any], out: Path) -> str:
     """The page; pictures are read from `out`."""
-    body = [pages.table(table) for table in writing.tables_of(data)]
+    parts = [pages.table(table) for table in writing.tables_of(data)]
     for figure in data["figures"]:
         caption = f"{figure['id']}: {figure['title']}"
-        body.append(pages.picture(caption, "image/png", (out / figure["file"]).read_bytes()))
+        parts.append(pages.picture(caption, "image/png", (out / figure["file"]).read_bytes()))
     summary = f"{data['summary']} Written by {data['command']}, scale {data['scale'] or 'of the file'}.".strip()
-    return pages.page(data["title"], summary, body, "all figures, as data", canonical_json(plain(data)))
+    return pages.page(data["title"], [pages.said(summary)], parts, "all figures, as data", canonical_json(plain(data)))
