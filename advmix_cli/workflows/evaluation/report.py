@@ -98,7 +98,7 @@ def _card(evaluation: Evaluation, row: int) -> tuple[str, str, list[tuple[str, s
     least = sorted(left, key=lambda each: each[0] / each[1])[:1]
     proved = [(cell, column.proved) for column, cell in met if column.proved and not cell.note]
     values = [("clean", accuracy(cell.correct, cell.n)) for column, cell in met if column.kind == "clean"]
-    values += [("attack", f"{by} leaves {accuracy(correct, n)}") for correct, n, by in least]
+    values += [("attack", f"{accuracy(correct, n)} under {by}") for correct, n, by in least]
     values += [
         ("proof", f"{accuracy(cell.correct, cell.n)} in {ball.norm} eps {number(ball.eps)}") for cell, ball in proved
     ]
