@@ -180,6 +180,12 @@ def home(path: Path) -> Path:
         raise NotFoundError(f"there is no user {path.parts[0][1:]!r} or no home folder", "write the path out") from None
 
 
+def check_folder(path: Path) -> None:
+    """Raise NotFoundError where the folder is not there that `path` is to be written into."""
+    if not path.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder {path.absolute().parent}", "make it first, or write elsewhere")
+
+
 def cannot_read(path: Path, error: OSError) -> AdvmixError:
     """What to say when the system does not let read a file."""
     if error.errno in _MISSING:

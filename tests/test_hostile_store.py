@@ -5,6 +5,7 @@ Commands on the whole store say what is wrong with one file and go on with the o
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -185,14 +186,15 @@ def test_refs_lead_nowhere_else(stock: Path, advmix: Run) -> None:
         folder.mkdir(exist_ok=True)
         for path in (model, cache, evaluation):
             shutil.copy(path, folder / f"outside{path.suffix}")
-    for kind in KINDS:
-        for target in ("../../outside", "../outside", "deeper/outside", f"{stock.parent}/outside", "./outside", ".."):
-            for name in ("theirs", f"latest@{kind}"):
-                (stock / "refs" / name).write_text(f"{kind}/{target}\n")
-            answers(advmix, stock)
-            held(advmix("attack", "latest", "--limit", "3", "--steps", "1"), {0, 3, 4}, target)
-            for name in ("theirs", f"latest@{kind}"):
-                cleared(stock / "refs" / name)
+    targets = "../../outside", "../outside", "deeper/outside", f"{stock.parent}/outside", "./outside", ".."
+    for target, kind in zip(targets, itertools.cycle(KINDS)):
+        refs = {"theirs": kind, **{f"latest@{each}": each for each in KINDS}}
+        for name, of in refs.items():
+            (stock / "refs" / name).write_text(f"{of}/{target}\n")
+        answers(advmix, stock)
+        held(advmix("attack", "latest", "--limit", "3", "--steps", "1"), {0, 3, 4}, target)
+        for name in refs:
+            cleared(stock / "refs" / name)
     assert all(path.exists() for path in (model, cache, evaluation, stock.parent / "outside.pt"))
 
 

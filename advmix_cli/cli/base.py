@@ -17,6 +17,7 @@ from advmix_cli.errors import AdvmixError, NotFoundError, StoppedError, UsageErr
 from advmix_cli.output import Output
 from advmix_cli.results import Result
 from advmix_cli.workflows.session import Session, Silent
+from advmix_cli.workflows.watching import Watching
 
 if TYPE_CHECKING:
     from advmix_cli.workflows import removal
@@ -72,6 +73,7 @@ def run(ctx: typer.Context, work: Callable[[Session], Result], *, stopped: str =
             skip_damaged=given.get("skip_damaged", False),
             shard=given.get("shard"),
             sync_bn=given.get("sync_bn", False),
+            watching=Watching(given.get("log"), given.get("tensorboard")),
             command=shlex.join(["advmix", *ctx.obj]),
         )
         with contextlib.redirect_stdout(sys.stderr):  # what a network of others prints is no result

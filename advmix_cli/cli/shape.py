@@ -27,7 +27,7 @@ _GROUPS = {
         "audit", "certify", "bounds", "inference", "inference_arg", "baseline", "pairwise", "fail_on",
     ),
     "Run": ("seed", "preset", "precision", "shard", "device", "threads", "force", "batch_size"),
-    "Output": ("name", "report", "out", "verbose", "format", "json", "quiet", "help"),
+    "Output": ("name", "report", "out", "log", "tensorboard", "verbose", "format", "json", "quiet", "help"),
 }  # fmt: skip
 """Which option stands in which group; what none of these names comes first."""
 

@@ -76,6 +76,15 @@ _SyncBn = Annotated[
     typer.Option("--sync-bn", help="With several ranks, on GPUs: batch norm over all ranks' images."),
 ]
 
+_Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Write a JSON line an epoch to FILE.jsonl.", show_default=False),
+]
+_TensorBoard = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard's event files below DIR.", show_default=False),
+]
+
 _CONTINUES = "the same command goes on after the last whole epoch"
 
 
@@ -104,6 +113,8 @@ def train(
     name: o.Name = None,
     force: o.Force = False,
     sync_bn: _SyncBn = False,
+    log: _Log = None,
+    tensorboard: _TensorBoard = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -151,6 +162,8 @@ def advtrain(
     force: o.Force = False,
     verbose: o.Verbose = False,
     sync_bn: _SyncBn = False,
+    log: _Log = None,
+    tensorboard: _TensorBoard = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advmix_cli import models, presets
+from advmix_cli import files, models, presets
 from advmix_cli.config import AttackSettings, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
-from advmix_cli.errors import NotFoundError, UsageError, known_name
+from advmix_cli.errors import UsageError, known_name
 from advmix_cli.judging import Certificate, Inferring, Shown
 from advmix_cli.names import full_name, parted
 from advmix_cli.requests.limits import at_most
@@ -239,5 +239,5 @@ class Evaluate(_Attacked):
         path = self.report
         if path is not None and path.suffix not in (".html", ".htm"):
             raise UsageError(f"--report {path} must end in .html", "it is one HTML file with tables and pictures")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise NotFoundError(f"there is no folder {path.absolute().parent}", "make it first, or write elsewhere")
+        if path is not None:
+            files.check_folder(path)

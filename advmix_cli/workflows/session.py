@@ -12,6 +12,7 @@ from advmix_cli import data, world
 from advmix_cli.config import check_machine
 from advmix_cli.settings import require
 from advmix_cli.store import Follower, Store, default_root
+from advmix_cli.workflows.watching import Watching
 from advmix_cli.world import World
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Session:
     skip_damaged: bool = False
     sync_bn: bool = False
     """Batch norm takes the mean over all ranks' images."""
+    watching: Watching = dataclasses.field(default_factory=Watching)
+    """Where the epochs of training are told."""
     stored_only: bool = False
     """Nothing is made: what the store does not have is an error."""
     part: World = world.ALONE
@@ -118,6 +121,7 @@ class Session:
         home: Path | None = None,
         shard: str | None = None,
         sync_bn: bool = False,
+        watching: Watching | None = None,
     ) -> Session:
         """A session on the store `home`, else the one that the environment names. Refuses one of another schema.
 
@@ -127,6 +131,8 @@ class Session:
             batch_size is None or batch_size > 0, f"--batch-size must be positive, not {batch_size}", "or leave it out"
         )
         check_machine(device, threads)
+        watching = watching or Watching()
+        watching.check()
         ranks = world.current()
         require(shard is None or not ranks.joined, "--shard is for processes that do not share a job", "leave it out")
         require(ranks.joined or not sync_bn, "--sync-bn is for several ranks", "start them by torchrun")
@@ -136,7 +142,7 @@ class Session:
         root = data.default_root(store.root)
         return cls(
             store, root, report or Silent(), device, threads, batch_size, force, command, skip_damaged, sync_bn,
-            part=part,
+            watching, part=part,
         )  # fmt: skip
 
     @property

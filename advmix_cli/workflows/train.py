@@ -15,7 +15,7 @@ from advmix_cli.results import Result, counted, share, shown
 from advmix_cli.settings import SCHEMA, digest, key
 from advmix_cli.workflows.checkpoints import checkpoint_result
 from advmix_cli.workflows.making import made, make_once, set_alias
-from advmix_cli.workflows.references import Fresh, ModelRef, check_meets, load_model, resolve_model
+from advmix_cli.workflows.references import Fresh, ModelRef, check_meets, history, load_model, resolve_model
 from advmix_cli.workflows.session import Session
 from advmix_cli.workflows.unfinished import Unfinished
 from advmix_cli.workflows.weights import Weights
@@ -101,6 +101,8 @@ def train(
         artifacts.checkpoint_record,
         lambda: _train(session, settings, planned, begin, verbose),
     )
+    if session.ranks.first:
+        session.watching.tell(planned.name, history(session.store.path("checkpoints", planned.name), record))
     set_alias(session, alias, "checkpoints", planned.name)
     return checkpoint_result(session, record, cached, alias)
 
@@ -131,6 +133,8 @@ def _train(
         state, done = (pieces[-1], training.epochs_of(pieces[-1])) if pieces else (None, 0)
         if done:
             session.report.note(f"continuing after epoch {done}")
+            if session.ranks.first:
+                session.watching.tell(planned.name, pieces[-1]["history"])
         model = begin_with(begin, settings, session.report.note).to(device)
         if session.sync_bn:
             model = synchronised(model, device)
@@ -143,6 +147,8 @@ def _train(
                 progress.line(_epoch_line(row, settings, sizes, time.monotonic() - clock))
                 if row["epoch"] < settings.epochs and session.ranks.first:
                     unfinished.replace(make_state())
+                if session.ranks.first:
+                    session.watching.tell(planned.name, [row])
                 clock = time.monotonic()
                 laps.lap("bookkeeping")
                 seconds = laps.read()

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advmix_cli import artifacts
+from advmix_cli import artifacts, files
 from advmix_cli._version import __version__
-from advmix_cli.errors import NotFoundError, UsageError
+from advmix_cli.errors import UsageError
 from advmix_cli.names import short_name
 from advmix_cli.presets import MIX_ALPHA
 from advmix_cli.results import Facts, Result, accuracy, beginning, distinct
@@ -295,8 +295,8 @@ def _figure(
     out = to.out
     if out is not None and out.suffix not in (".png", ".svg"):
         raise UsageError(f"--out {out} must end in .png or .svg", "both are in the store in any case")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise NotFoundError(f"there is no folder {out.absolute().parent}", "make it first, or write elsewhere")
+    if out is not None:
+        files.check_folder(out)
     key = digest({"schema": SCHEMA, "kind": kind, "version": __version__, "from": settings})
     name = f"{kind}-{key[:8]}"
     store = session.store
