@@ -25,15 +25,27 @@ Cost = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """One attack of an ensemble, with what is not as it is declared.
+
+    It is for the samples that the parts before left; where `raised`, only for those whose loss the part before it
+    raised above all that was found before.
+    """
+
+    attack: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    raised: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Attack:
     """One attack: what it is called, may be told, does, and costs.
 
     `source` is its function, as module:function. `reach` is how far all steps together go where no alpha is given, in
     eps. `refills`: where it stops early, others take the places of those that are done. `options` are the fields of a
     threat that mean something to it beside norm and eps, `settings` their values where nothing else is said. `version`
-    grows when its results do. `cost` gives the most passes that one try takes of one image. `parts` are the attacks of
-    an ensemble and their restarts, each for what the ones before left; those beyond the first `standard` follow the
-    ensemble and are no part of its figure.
+    grows when its results do. `cost` gives the most passes that one try takes of one image. `parts` are those of an
+    ensemble; those beyond the first `standard` follow it and are no part of its figure.
     """
 
     name: str
@@ -45,7 +57,7 @@ class Attack:
     cost: Callable[[Threat], Cost] = lambda threat: (threat.steps, threat.steps)
     reach: float = 2.5
     refills: bool = False
-    parts: tuple[tuple[str, int], ...] = ()
+    parts: tuple[Part, ...] = ()
     standard: int = 0
 
 
@@ -71,6 +83,8 @@ ATTACKS = {
                cost=_gradient_at_start),
         Attack("apgd-t", "APGD-T", _APGD, ("steps", "restarts", "targets"),
                {**_PUBLISHED, "loss": "dlr", "targets": 9}, cost=_gradient_at_start),
+        Attack("pma", "PMA", "advmix_cli.attacks.pma:pma", ("steps", "restarts"), {**_PUBLISHED},
+               cost=lambda threat: (2 * threat.steps, 2 * threat.steps)),
         Attack("fab-t", "FAB-T", "advmix_cli.attacks.fab:fab", ("steps", "targets"),
                {**_PUBLISHED, "loss": "cw", "targets": 9, "random_start": False},
                cost=lambda threat: (2 * threat.steps, threat.steps)),
@@ -80,12 +94,17 @@ ATTACKS = {
                {**_NO_GRADIENT, "queries": 2000, "steps": 40},
                cost=lambda threat: (threat.queries + 1 + threat.steps, threat.steps)),
         Attack("autoattack", "AutoAttack", settings=_PUBLISHED, standard=4, parts=(
-            ("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1), ("square-pgd", 6),
+            Part("apgd-ce"), Part("apgd-t"), Part("fab-t"), Part("square"), Part("square-pgd", {"restarts": 6}),
+        )),
+        Attack("fast", "Fast cascade", settings=_PUBLISHED, standard=4, parts=(
+            Part("pma"), Part("apgd-t", {"targets": 3}), Part("square-pgd", {"queries": 1000}),
+            Part("square-pgd", {"restarts": 5}, raised=True),
         )),
     )
 }  # fmt: skip
 """Every attack. `autoattack` is the standard ensemble of Croce and Hein 2020 with the settings that its authors
-published, and then `square-pgd`, this project's own, for the images whose gradients are masked."""
+published, and then `square-pgd`, this project's own, for the images whose gradients are masked. `fast` is this
+project's own cascade."""
 
 OPTIONS = tuple(dict.fromkeys(option for attack in ATTACKS.values() for option in attack.options))
 """All that any attack may be told beside norm and eps."""
@@ -164,7 +183,9 @@ class Threat(Settings):
 
     def versions(self) -> dict[str, int]:
         """Of the attack, and of each part of an ensemble."""
-        return {self.attack: self.declared.version} | {name: ATTACKS[name].version for name, _ in self.declared.parts}
+        return {self.attack: self.declared.version} | {
+            part.attack: ATTACKS[part.attack].version for part in self.declared.parts
+        }
 
     @property
     def tries(self) -> int:
@@ -176,7 +197,7 @@ class Threat(Settings):
         """The attacks of an ensemble in their order, each for what the ones before left; else this one alone."""
         if not self.declared.parts:
             return (self,)
-        return tuple(Threat.of(name, self.norm, self.eps, restarts=tries) for name, tries in self.declared.parts)
+        return tuple(Threat.of(part.attack, self.norm, self.eps, **part.settings) for part in self.declared.parts)
 
     @property
     def standard(self) -> int:
@@ -248,7 +269,9 @@ class Threat(Settings):
         takes = self.declared.options
         text = f"{self.declared.title} {self.norm} eps {number(self.eps)}"
         if self.declared.parts:
-            return text + ", standard: " + ", ".join(part.declared.title for part in self.parts[: self.standard])
+            parts = self.parts[: self.standard]
+            kind = ", standard: " if self.standard < len(self.parts) else ": "
+            return text + kind + ", ".join(dict.fromkeys(part.declared.title for part in parts))
         said = [f"alpha {number(self.step_size)}"] if "alpha" in takes else []
         if "queries" in takes:
             said.append(f"{self.queries} queries")

@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant("attacks/apgd.py", '"loss_then": rows["best_loss"],', '"loss_then": rows["loss_then"],',
            "test_small_wrongs.py::test_a_step_size_is_halved_where_a_stretch_brought_too_little",
            "a checkpoint forgets its best loss"),
-    Mutant("attacks/apgd.py", "    ahead = _into_ball(ahead, x, eps, threat.norm)\n    slope", "    slope",
+    Mutant("attacks/apgd.py", "    ahead = into_ball(ahead, x, eps, threat.norm)\n    slope", "    slope",
            "test_small_wrongs.py::test_an_attack_asks_only_about_images_within_its_budget",
            "momentum carries APGD out of the ball"),
     Mutant("attacks/fab.py", "value, normal = -ahead, -slope.flatten(1)", "value, normal = -ahead, slope.flatten(1)",

@@ -38,6 +38,7 @@ THREATS = {
     "early": Threat(eps=0.2, alpha=0.01, steps=40, early_stop=True),
     "apgd": Threat.of("apgd-ce", "linf", 0.1, steps=15),
     "apgd-t-l2": Threat.of("apgd-t", "l2", 0.6, steps=12, targets=2),
+    "pma": Threat.of("pma", "linf", 0.1, steps=12),
     "fab": Threat.of("fab-t", "linf", 0.1, steps=8, targets=2),
     "square": Threat.of("square", "linf", 0.2, queries=40),
 }

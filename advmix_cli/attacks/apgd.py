@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import divisors, gradient, objective
+from advmix_cli.attacks.common import divisors, gradient, into_ball, objective
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors, Value
 from advmix_cli.threats import Threat
@@ -93,9 +93,9 @@ def _step(
 ) -> Tensors:
     """One step of ascent with momentum, and what is remembered of it; the order of operations is the authors'."""
     direction = slope.sign() if threat.norm == "linf" else slope / divisors(slope)
-    ahead = _into_ball(x_adv + size * direction, x, eps, threat.norm)
+    ahead = into_ball(x_adv + size * direction, x, eps, threat.norm)
     ahead = x_adv + (ahead - x_adv) * momentum + (x_adv - before) * (1 - momentum)
-    ahead = _into_ball(ahead, x, eps, threat.norm)
+    ahead = into_ball(ahead, x, eps, threat.norm)
     slope, after, said = gradient(model, ahead, objective(threat.loss, y, target))
     better = after > best_loss
     wide = better.view(-1, 1, 1, 1)
@@ -125,15 +125,6 @@ def _looked(rows: Tensors, since: int) -> Tensors:
         "loss_then": rows["best_loss"],
         "increases": torch.zeros_like(rows["increases"]),
     }
-
-
-def _into_ball(x_adv: torch.Tensor, x: torch.Tensor, eps: float | torch.Tensor, norm: str) -> torch.Tensor:
-    """The nearest points within the budget around x, then within [0,1]."""
-    if norm == "linf":
-        return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
-    delta = x_adv - x
-    length = divisors(delta)
-    return (x + delta / length * (length - 1e-12).clamp(max=eps)).clamp_(0, 1)
 
 
 def _to_rim(noise: torch.Tensor, norm: str) -> torch.Tensor:

@@ -49,6 +49,15 @@ def divisors(x: torch.Tensor) -> torch.Tensor:
     return x.square().flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1) + 1e-12
 
 
+def into_ball(x_adv: torch.Tensor, x: torch.Tensor, eps: float | torch.Tensor, norm: str) -> torch.Tensor:
+    """The nearest points within the budget around x, then within [0,1]."""
+    if norm == "linf":
+        return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
+    delta = x_adv - x
+    length = divisors(delta)
+    return (x + delta / length * (length - 1e-12).clamp(max=eps)).clamp_(0, 1)
+
+
 def distance(x: torch.Tensor, y: torch.Tensor, norm: str) -> torch.Tensor:
     """How far apart samples (N,C,H,W) are in `norm`, (N,)."""
     delta = (x - y).flatten(1)

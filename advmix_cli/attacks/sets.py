@@ -18,6 +18,9 @@ from advmix_cli.passes import Passes
 from advmix_cli.runtime import side_by_side
 from advmix_cli.threats import Threat
 
+_APART = 10_000
+"""Between the seeds of parts that are the same attack."""
+
 Piece = dict[str, Any]
 """A part of the state: what is known of some of the samples. All of them are the state."""
 
@@ -120,6 +123,9 @@ class _Run:
         self._asked, self.size = batch_size, 0
         self.parts = threat.parts
         self._together = len(self.parts) > 1
+        self._raised = [part.raised for part in threat.declared.parts] or [False]
+        attacks = [part.attack for part in self.parts]
+        self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
         self.clean = torch.zeros(len(x), dtype=torch.bool)
         self.change, self._known = Change(), False
@@ -209,7 +215,8 @@ class _Run:
 
     def _wanted(self, part: int) -> torch.Tensor:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
-        return (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
+        wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
+        return wanted & (self._losses[part - 1] > self._losses[part - 2]) if self._raised[part] else wanted
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
@@ -232,7 +239,8 @@ class _Run:
     def _piece(self, part: Threat, samples: torch.Tensor) -> Piece:
         where = samples.to(self._x.device)
         x, y = to_float(self._x[where]), self._y[where]
-        found = attack(self._model, x, y, part, seed=self._seed, index=self._index[samples].to(self._x.device))
+        seed = self._seed + _APART * self._turns[self.parts.index(part)]
+        found = attack(self._model, x, y, part, seed=seed, index=self._index[samples].to(self._x.device))
         success, losses = found.success.cpu(), found.losses.cpu()
         # In an ensemble a sample keeps the worst of all its images.
         worse = success | (losses > self._losses[-1, samples]) if self._together else torch.ones_like(success)

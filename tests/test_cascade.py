@@ -1,0 +1,177 @@
+"""The probability margin attack, and the cascade that begins with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from conftest import DEVICE, on_cpu
+from test_attacks import batch, lenet
+from torch import nn
+
+from advmix_cli import attacks, draws
+from advmix_cli.attacks import sets
+from advmix_cli.attacks.pma import pma
+from advmix_cli.threats import ATTACKS, Part, Threat
+
+__all__ = ["lenet"]
+
+
+class HalfMasked(nn.Module):
+    """Gives no gradient for dark images."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = x.flatten(1).mean(1).view(-1, 1, 1, 1) > 0.5
+        result: torch.Tensor = self.net(torch.where(bright, x, x.detach()))
+        return result
+
+
+@pytest.fixture
+def masked(lenet: nn.Sequential) -> HalfMasked:
+    return HalfMasked(lenet).eval()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cascade with few steps."""
+    parts = (
+        Part("pma", {"steps": 1}),
+        Part("apgd-t", {"steps": 1, "targets": 1}),
+        Part("square-pgd", {"queries": 60, "steps": 2}),
+        Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=True),
+    )
+    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts))
+
+
+@on_cpu
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.08), ("l2", 1.7)])
+def test_pma_is_its_plain_code(lenet: nn.Sequential, norm: str, eps: float) -> None:
+    x, y = batch(16)
+    steps, index = 8, torch.arange(16)
+    noise = draws.in_ball(index, tuple(x.shape[1:]), norm, 5, "start", 0)
+    threat = Threat.of("pma", norm, eps, steps=steps)
+    with attacks.frozen(lenet):
+        found, won = pma(lenet, x, y, threat, noise=noise, index=index, seed=5)
+
+    def plain(i: int) -> tuple[torch.Tensor, bool]:
+        here, label = x[i : i + 1], int(y[i])
+        second = draws.in_ball(index[i : i + 1], tuple(x.shape[1:]), norm, 5, "second pass")
+        for turn, begin in enumerate((noise[i : i + 1], second)):
+            x_adv = (here + eps * begin).clamp(0, 1)
+            for t in range(steps):
+                x_adv = x_adv.detach().requires_grad_()
+                said = lenet(x_adv)
+                if int(said.argmax()) != label:
+                    return x_adv.detach(), True
+                p = said.softmax(1)[0]
+                right, wrong = p[label], torch.cat([p[:label], p[label + 1 :]]).max()
+                climbed = wrong - right if t >= steps // 2 else wrong if turn else -right
+                (slope,) = torch.autograd.grad(climbed, x_adv)
+                size = eps * (1 + math.cos(math.pi * t / steps))
+                step = slope.sign() if norm == "linf" else slope / slope.norm()
+                change = x_adv + size * step - here
+                change = (
+                    change.clamp(-eps, eps) if norm == "linf" else change * min(1, eps / float(change.detach().norm()))
+                )
+                x_adv = (here + change).clamp(0, 1).detach()
+        return x_adv, False
+
+    expected = [plain(i) for i in range(16)]
+    assert torch.allclose(found, torch.cat([each for each, _ in expected]), atol=2e-5)
+    assert won.tolist() == [over for _, over in expected]
+    assert 0 < won.sum() < 16
+
+
+def test_the_second_pass_begins_elsewhere_and_climbs_another_term(
+    lenet: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advmix_cli.attacks import pma as module
+
+    terms: list[str] = []
+    real = module.probability_margin
+
+    def told(y: torch.Tensor, term: str) -> attacks.common.Loss:
+        terms.append(term)
+        return real(y, term)
+
+    monkeypatch.setattr(module, "probability_margin", told)
+    x, _ = batch(4)
+    attacks.attack(lenet, x, lenet(x).argmax(1), Threat.of("pma", "linf", 1e-6, steps=5))
+    assert terms[:: max(len(terms) // 10, 1)] == ["right"] * 2 + ["both"] * 3 + ["wrong"] * 2 + ["both"] * 3
+
+
+def test_the_cascade_as_declared() -> None:
+    fast = Threat.of("fast", "linf", 0.1)
+    assert fast.standard == len(fast.parts) == len({part.label for part in fast.parts})
+    assert all(part.early_stop for part in fast.parts)
+    whole, standing = Threat.of("autoattack", "linf", 0.1), ATTACKS["fast"].parts
+    assert [part.raised for part in standing] == [False] * (len(standing) - 1) + [True]
+    cheap = sum(sum(part.passes) for part, declared in zip(fast.parts, standing, strict=True) if not declared.raised)
+    assert sum(whole.passes) >= 8 * cheap
+    assert "standard" not in str(fast)
+
+
+@on_cpu
+def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMasked, short: None) -> None:
+    x, y = batch(60)
+    y = masked(x).argmax(1)
+    threat = Threat.of("fast", "linf", 0.002)
+    samples: dict[str, list[int]] = {}
+
+    def kept(piece: sets.Piece) -> None:
+        if piece["part"] != "clean":
+            samples.setdefault(piece["part"], []).extend(piece["samples"].tolist())
+
+    found = attacks.attack_set(masked, x, y, threat, seed=0, on_piece=kept)
+    after = list(found.after.values())
+    labels = list(found.after)
+    raised = after[2].right & (after[2].losses > after[1].losses)
+    assert sorted(samples[labels[2]]) == after[1].right.nonzero().squeeze(1).tolist()
+    assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
+    assert 0 < int(raised.sum()) < int(after[2].right.sum())
+
+
+@on_cpu
+def test_the_search_draws_anew_in_its_second_part(
+    masked: HalfMasked, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[tuple[str, int]] = []
+    real = sets.attack
+
+    def told(*args: object, seed: int, **more: object) -> attacks.Attacked:
+        seeds.append((args[3].label, seed))  # type: ignore[attr-defined]
+        return real(*args, seed=seed, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sets, "attack", told)
+    x, _ = batch(40)
+    attacks.attack_set(masked, x, masked(x).argmax(1), Threat.of("fast", "linf", 0.002), seed=3, batch_size=40)
+    assert [seed for _, seed in sorted(set(seeds), key=seeds.index)] == [3, 3, 3, 3 + sets._APART]
+
+
+@on_cpu
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_cascade_does_not_depend_on_batches_or_where_it_was_stopped(
+    masked: HalfMasked, short: None, norm: str
+) -> None:
+    x, _ = batch(40)
+    y = masked(x).argmax(1)
+    threat = Threat.of("fast", norm, 0.002 if norm == "linf" else 0.03)
+    pieces: list[sets.Piece] = []
+    whole = attacks.attack_set(masked, x, y, threat, seed=0, images=True, batch_size=40, on_piece=pieces.append)
+    single = attacks.attack_set(masked, x, y, threat, seed=0, images=True, batch_size=1, pieces=pieces[:3])
+    assert torch.equal(whole.x_adv, single.x_adv)
+    assert [each.passes for each in whole.after.values()] == [each.passes for each in single.after.values()]
+    halves: list[sets.Piece] = []
+    for only in (range(20), range(20, 40)):
+        half = attacks.attack_set(masked, x, y, threat, seed=0, images=True, only=only, on_piece=halves.append)
+        assert half.left > 0
+    joined = attacks.attack_set(masked, x, y, threat, seed=0, images=True, pieces=halves)
+    assert torch.equal(whole.x_adv, joined.x_adv)
+    assert torch.equal(whole.robust, joined.robust)
+    assert x.device.type == DEVICE.type
