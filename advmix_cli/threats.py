@@ -183,9 +183,8 @@ class Threat(Settings):
 
     def versions(self) -> dict[str, int]:
         """Of the attack, and of each part of an ensemble."""
-        return {self.attack: self.declared.version} | {
-            part.attack: ATTACKS[part.attack].version for part in self.declared.parts
-        }
+        names = [self.attack, *(part.attack for part in self.declared.parts)]
+        return {name: ATTACKS[name].version for name in names}
 
     @property
     def tries(self) -> int:

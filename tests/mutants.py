@@ -302,7 +302,7 @@ MUTANTS = (
     Mutant("settings.py", '"from": made_from}', '"from": sorted(made_from)}',
            "test_config.py::test_the_key_depends_on_what_a_thing_is_made_from",
            "a key knows only what kind of parents"),
-    Mutant("threats.py", "{name: ATTACKS[name].version for name, _ in self.declared.parts}", "{}",
+    Mutant("threats.py", "[self.attack, *(part.attack for part in self.declared.parts)]", "[self.attack]",
            "test_config.py::test_a_mended_attack_does_not_answer_from_before",
            "an ensemble forgets its parts' versions"),
     Mutant("threats.py", 'parts += [self.precision] if self.precision != "float32" else []', "pass",

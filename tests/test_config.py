@@ -93,7 +93,7 @@ def test_a_field_at_its_default_leaves_the_key_as_it_was() -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_mended_attack_does_not_answer_from_before(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    within = [name for name, other in ATTACKS.items() if attack in (name, *(part for part, _ in other.parts))]
+    within = [name for name, other in ATTACKS.items() if attack in (name, *(part.attack for part in other.parts))]
     chosen = {name: dataclasses.replace(ATTACK, threat=Threat.of(name, "linf", 0.1)) for name in ATTACKS}
     before = {name: settings.key("samples", each) for name, each in chosen.items()}
     monkeypatch.setitem(ATTACKS, attack, dataclasses.replace(ATTACKS[attack], version=2))
