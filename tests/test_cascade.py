@@ -44,7 +44,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         Part("pma", {"steps": 1}),
         Part("apgd-t", {"steps": 1, "targets": 1}),
         Part("square-pgd", {"queries": 60, "steps": 2}),
-        Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=True),
+        Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=0.02),
     )
     monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts))
 
@@ -111,8 +111,8 @@ def test_the_cascade_as_declared() -> None:
     assert fast.standard == len(fast.parts) == len({part.label for part in fast.parts})
     assert all(part.early_stop for part in fast.parts)
     whole, standing = Threat.of("autoattack", "linf", 0.1), ATTACKS["fast"].parts
-    assert [part.raised for part in standing] == [False] * (len(standing) - 1) + [True]
-    cheap = sum(sum(part.passes) for part, declared in zip(fast.parts, standing, strict=True) if not declared.raised)
+    assert [part.raised is None for part in standing] == [True] * (len(standing) - 1) + [False]
+    cheap = sum(sum(part.passes) for part in fast.parts[:-1])
     assert sum(whole.passes) >= 8 * cheap
     assert "standard" not in str(fast)
 
@@ -131,7 +131,7 @@ def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMas
     found = attacks.attack_set(masked, x, y, threat, seed=0, on_piece=kept)
     after = list(found.after.values())
     labels = list(found.after)
-    raised = after[2].right & (after[2].losses > after[1].losses)
+    raised = after[2].right & (after[2].losses > 1.02 * after[1].losses)
     assert sorted(samples[labels[2]]) == after[1].right.nonzero().squeeze(1).tolist()
     assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
     assert 0 < int(raised.sum()) < int(after[2].right.sum())

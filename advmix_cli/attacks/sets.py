@@ -123,7 +123,7 @@ class _Run:
         self._asked, self.size = batch_size, 0
         self.parts = threat.parts
         self._together = len(self.parts) > 1
-        self._raised = [part.raised for part in threat.declared.parts] or [False]
+        self._raised = [part.raised for part in threat.declared.parts] or [None]
         attacks = [part.attack for part in self.parts]
         self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
@@ -216,7 +216,8 @@ class _Run:
     def _wanted(self, part: int) -> torch.Tensor:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
-        return wanted & (self._losses[part - 1] > self._losses[part - 2]) if self._raised[part] else wanted
+        share = self._raised[part]
+        return wanted if share is None else wanted & (self._losses[part - 1] > (1 + share) * self._losses[part - 2])
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
