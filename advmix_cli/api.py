@@ -7,6 +7,7 @@ The settings are those that the command line would come to for such images. A mo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from advmix_cli import attacks, auditing, evaluation, given, mixing, models, req
 from advmix_cli.answers import Attacked, Evaluated, Figure, Proved, Trained
 from advmix_cli.data import ImageSet
 from advmix_cli.errors import AdvmixError, UsageError
+from advmix_cli.passes import Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +58,9 @@ def attack(
     images = given.images(model, x, y)
     asked = requests.Attack(attack=attack, norm=norm, eps=eps, seed=seed, **given.known(requests.Attack, options))
     threat = asked.threat(images.info)
-    with _report(progress).progress("attacking", len(images) * len(threat.parts), "images") as bar:
+    with _report(progress).progress("attacking") as bar:
         found = attacks.attack_set(
-            model, images.x, images.y, threat, seed=seed, images=True, batch_size=batch_size, on_images=bar
+            model, images.x, images.y, threat, seed=seed, images=True, batch_size=batch_size, on_work=bar
         )
     assert found.x_adv is not None
     after = tuple(Figure(part, len(images), int(then.right.sum()), "upper") for part, then in found.after.items())
@@ -93,15 +95,20 @@ def evaluate(
     asked = requests.Evaluate(attack=names, norm=norm, eps=eps, seed=seed, certify=certify, bounds=bounds, **known)
     settings = asked.settings(images.info, "test")
     report = _report(progress)
-    parts = sum(len(threat.parts) for threat in settings.threats)
-    with report.progress("evaluating", len(images) * (1 + parts), "images") as bar:
-        scored = evaluation.score(model, images.x, images.y, batch_size=batch_size, on_batch=bar)
+    jobs = {threat.label: len(images) * attacks.foreseen(threat) for threat in settings.threats}
+    with report.progress("evaluating") as bar:
+        work = functools.partial(
+            Work(bar, {("", job): cost for job, cost in {"clean": len(images), **jobs}.items()}), ""
+        )
+        clean = functools.partial(work, "clean")
+        scored = evaluation.score(model, images.x, images.y, batch_size=batch_size, on_batch=clean)
         figures = [Figure("clean", len(images), int(scored.correct.sum()))]
         standing = scored.correct
         for threat in settings.threats:
             found = attacks.attack_set(
-                model, images.x, images.y, threat, seed=seed, batch_size=batch_size, on_images=bar
-            )
+                model, images.x, images.y, threat, seed=seed, batch_size=batch_size,
+                on_work=functools.partial(work, threat.label),
+            )  # fmt: skip
             right = list(found.after.values())[threat.standard - 1].right
             figures.append(Figure(threat.label, len(images), int(right.sum()), "upper"))
             standing = standing & found.robust
@@ -246,9 +253,9 @@ def _session(home: str | Path | None) -> Session:
 def _proved(model: nn.Module, images: ImageSet, certificate: Certificate, report: Reporter) -> Proved:
     from advmix_cli.bounds import certify_set
 
-    with report.progress("proving", len(images), "images") as bar:
+    with report.progress("proving") as bar:
         found = certify_set(
-            model, images.x, images.y, certificate.eps, norm=certificate.norm, bounds=certificate.bounds, on_images=bar
+            model, images.x, images.y, certificate.eps, norm=certificate.norm, bounds=certificate.bounds, on_work=bar
         )
     return Proved(certificate, found.right, found.margin, found.losses)
 

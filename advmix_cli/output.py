@@ -180,18 +180,21 @@ class Output:
         self._say(_text(f"warning: {text}", "yellow"))
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
-        """A bar with rate and time left on a terminal, else a plain line now and then; nothing with -q."""
+    def progress(self, what: str, total: int | None = None, unit: str = "") -> Iterator[_Bar | _Lines]:
+        """A bar with rate and time left on a terminal, else a plain line now and then; nothing with -q.
+
+        Of units that have no name the share that is done is shown.
+        """
         if self.quiet or not self._err.is_terminal:
             yield _Lines(self, what, total, unit)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        done = (MofNCompleteColumn(), TextColumn(f"{unit}  {{task.fields[rate]}}"))
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(f"{unit}  {{task.fields[rate]}}"),
+            *(done if unit else (TextColumn("{task.percentage:.0f} %"),)),
             TextColumn("{task.fields[about]}"),
             TimeRemainingColumn(),
         )
@@ -236,9 +239,10 @@ class _Bar:
     def __init__(self, bar: Progress, task: Any) -> None:
         self._bar, self._task = bar, task
 
-    def __call__(self, n: int) -> None:
-        speed = self._bar.tasks[0].speed
-        self._bar.update(self._task, advance=n, rate=f"{speed:,.0f}/s" if speed else "")
+    def __call__(self, n: float, left: float | None = None) -> None:
+        task = self._bar.tasks[0]
+        total = task.total if left is None else task.completed + n + left
+        self._bar.update(self._task, advance=n, total=total, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 
     def about(self, text: str) -> None:
         """Beside the bar."""
@@ -252,21 +256,24 @@ class _Bar:
 class _Lines:
     """Progress in a log: the lines of the work itself and, where it has none, one every ten seconds."""
 
-    def __init__(self, output: Output, what: str, total: int, unit: str) -> None:
+    def __init__(self, output: Output, what: str, total: float | None, unit: str) -> None:
         self._output, self._what, self._total, self._unit = output, what, total, unit
-        self._done, self._before, self._about = 0, -1, ""
+        self._done, self._before, self._about = 0.0, -1.0, ""
         self._began = self._said = time.monotonic()
 
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: float, left: float | None = None) -> None:
         now = time.monotonic()
         if self._before < 0:  # with the first an interrupted run says what it had done
             self._began, self._before = now, n
         self._done += n
-        if now - self._said >= _PLAIN_EVERY_S and self._before < self._done < self._total:
+        total = self._done + left if left is not None else self._total or self._done
+        if now - self._said >= _PLAIN_EVERY_S and self._before < self._done < total:
             rate = (self._done - self._before) / (now - self._began)
-            left = (self._total - self._done) / rate
             about = f", {self._about}" if self._about else ""
-            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.0f}/s{about}, {left:.0f} s left")
+            share = (
+                f"{self._done:g}/{total:g} {self._unit}, {rate:.0f}/s" if self._unit else f"{self._done / total:.0%}"
+            )
+            self.line(f"{self._what}: {share}{about}, {(total - self._done) / rate:.0f} s left")
 
     def about(self, text: str) -> None:
         """In the next line."""

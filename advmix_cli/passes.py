@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclasses.dataclass
@@ -14,6 +14,11 @@ class Passes:
 
     forward: int = 0
     backward: int = 0
+
+    @property
+    def cost(self) -> float:
+        """In forward passes without a gradient; one takes about two more."""
+        return self.forward + 2.0 * self.backward
 
     def add(self, other: Passes) -> None:
         """These too."""
@@ -40,3 +45,24 @@ def count(passes: Passes) -> None:
     counting = _COUNTING.get()
     if counting is not None:
         counting.add(passes)
+
+
+class Work:
+    """How much of several jobs is done and left, each somebody's and of a kind, in forward passes.
+
+    `tell` gets what was done since, and `left`. Jobs of a kind are taken to cost what the first of them cost.
+    """
+
+    def __init__(self, tell: Callable[..., None], foreseen: Mapping[tuple[str, str], float]) -> None:
+        self._tell, self._left = tell, dict(foreseen)
+        self._done = dict.fromkeys(foreseen, 0.0)
+
+    def __call__(self, whose: str, kind: str, done: float, left: float | None = None) -> None:
+        """So much more of a job is done, and so much left: what was foreseen where that is not said."""
+        job = whose, kind
+        self._done[job] += done
+        self._left[job] = max(self._left[job] - done, 0.0) if left is None else left
+        if not self._left[job]:
+            alike = (other for other in self._left if other[1] == kind and not self._done[other])
+            self._left |= dict.fromkeys(alike, self._done[job])
+        self._tell(done, left=sum(self._left.values()))

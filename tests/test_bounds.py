@@ -258,10 +258,14 @@ def test_a_set_is_certified_piece_by_piece() -> None:
     whole = bounds.certify_set(model, x, y, 1e-4, bounds="ibp", on_piece=pieces.append)
     assert 0 < int(whole.right.sum()) < 150
     assert bool((whole.right == (whole.margin > 0)).all())
-    done: list[int] = []
-    again = bounds.certify_set(model, x, y, 1e-4, bounds="ibp", pieces=pieces[:1], on_images=done.append)
+    done: list[tuple[float, float]] = []
+    again = bounds.certify_set(
+        model, x, y, 1e-4, bounds="ibp", pieces=pieces[:1], on_work=lambda *work: done.append(work)
+    )
     assert torch.equal(again.margin, whole.margin)
-    assert done[0] == pieces[0]["proved"].shape[1]
+    first = pieces[0]["proved"].shape[1]
+    assert done[0] == (first, 150 - first)
+    assert done[-1][1] == 0
     smaller = bounds.certify_set(model, x, y, 5e-5, bounds="ibp")
     assert bool((smaller.margin >= whole.margin).all())
 

@@ -485,7 +485,7 @@ def measured(met: list[Column], **known: Any) -> list[Cell]:
     flags = torch.tensor(known["on_cache"], dtype=torch.bool)
     scored = Score(flags, torch.arange(4.0), torch.ones(4))
     run.__dict__ |= {
-        "_session": types.SimpleNamespace(batch_size=None), "_progress": None, "_net": None, "_device": "cpu",
+        "_session": types.SimpleNamespace(batch_size=None), "_work": lambda *told: None, "_net": None, "_device": "cpu",
         "_images": types.SimpleNamespace(y=torch.tensor([0, 0, 1, 1]), info=types.SimpleNamespace(classes="ab")),
         "size": 4, "_score": lambda *given, **how: scored, "_attacked": known["attacked"],
         "clean": Score(torch.tensor(known["clean"], dtype=torch.bool), torch.full((4,), 0.5), torch.ones(4)),

@@ -183,9 +183,17 @@ def test_a_stopped_attack_continues_to_the_same_result_with_any_batches(
     whole = attacks.attack_set(lenet, x, y, threat, batch_size=8, seed=0, images=True)
     with contextlib.suppress(Stopped):
         attacks.attack_set(lenet, x, y, threat, batch_size=sizes[0], seed=0, images=True, on_piece=stop)
-    done: list[int] = []
+    work: list[tuple[float, float]] = []
     again = attacks.attack_set(
-        lenet, x, y, threat, batch_size=sizes[1], seed=0, images=True, pieces=pieces, on_images=done.append
+        lenet,
+        x,
+        y,
+        threat,
+        batch_size=sizes[1],
+        seed=0,
+        images=True,
+        pieces=pieces,
+        on_work=lambda *told: work.append(told),
     )
     assert torch.equal(again.x_adv, whole.x_adv)
     assert again.change == whole.change
@@ -193,7 +201,8 @@ def test_a_stopped_attack_continues_to_the_same_result_with_any_batches(
         assert torch.equal(again.after[label].right, after.right)
         assert torch.equal(again.after[label].losses, after.losses)
         assert again.after[label].passes == after.passes
-    assert sum(done) == 3 * len(x)
+    assert sum(done for done, _ in work) == sum(after.passes.cost for after in whole.after.values())
+    assert work[-1][1] == 0
 
 
 def test_a_piece_is_as_large_as_what_changed(lenet: nn.Sequential) -> None:

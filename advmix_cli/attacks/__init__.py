@@ -7,7 +7,7 @@ seed=, places=) that takes of these what it needs and gives attacked images and 
 
 from advmix_cli.attacks.common import Change, frozen, logits, perturbation, to_float
 from advmix_cli.attacks.run import Attacked, adversarial_batch, attack
-from advmix_cli.attacks.sets import AttackedSet, attack_set
+from advmix_cli.attacks.sets import AttackedSet, attack_set, foreseen
 
 __all__ = [
     "Attacked",
@@ -16,6 +16,7 @@ __all__ = [
     "adversarial_batch",
     "attack",
     "attack_set",
+    "foreseen",
     "frozen",
     "logits",
     "perturbation",

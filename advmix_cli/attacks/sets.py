@@ -21,6 +21,11 @@ from advmix_cli.threats import Threat
 _APART = 10_000
 """Between the seeds of parts that are the same attack."""
 
+_STANDING = (0.5, 0.95)
+"""The share of samples that is taken to stand a part of which nothing is known: the first, and one that follows."""
+_RAISED = 0.1
+"""The share of samples whose loss a part is taken to raise."""
+
 Piece = dict[str, Any]
 """A part of the state: what is known of some of the samples. All of them are the state."""
 
@@ -59,6 +64,11 @@ class AttackedSet:
         return list(self.after.values())[-1].right
 
 
+def foreseen(threat: Threat, stand: float = _STANDING[0]) -> float:
+    """What attacking one image will cost if such a share stands, by `Passes.cost`: those that fall take little."""
+    return Passes(*threat.passes).cost * (stand if threat.early_stop else 1.0)
+
+
 def attack_set(
     model: nn.Module,
     x: Pixels,
@@ -71,7 +81,7 @@ def attack_set(
     batch_size: int | None = None,
     only: range | None = None,
     pieces: Sequence[Piece] = (),
-    on_images: Callable[[int], None] = lambda n: None,
+    on_work: Callable[[float, float], None] = lambda done, left: None,
     on_standing: Callable[[int], None] = lambda n: None,
     on_part: Callable[[str, int], None] = lambda part, standing: None,
     on_piece: Callable[[Piece], None] = lambda piece: None,
@@ -84,8 +94,9 @@ def attack_set(
     otherwise in batches of another size. `batch_size` None: what suits the device. On a CPU batches are attacked side
     by side, one a thread.
 
-    `images`: keep the attacked images. `on_images` is called with the number of images done, which come to N for each
-    part, `on_standing` with how many are still robust, `on_part` after each part, with its label and that number.
+    `images`: keep the attacked images. `on_work` is called with what was done since, and what is left as far as it can
+    be foreseen, both by `Passes.cost`; `on_standing` with how many are still robust, `on_part` after each part, with
+    its label and that number.
     `on_piece` gets what became known with each batch, plain tensors and values; with all those `pieces` the same call,
     with whatever batches, continues, and gives the same. `only`: attack the samples of that range alone; the pieces of
     ranges that cover all, in any order, are those of the whole. Raises as `attack` does.
@@ -95,11 +106,11 @@ def attack_set(
         run.take(piece)
     for piece in run.clean_pieces():
         on_piece(piece)
+    on_work(*run.work())
     for part in run.parts:
-        on_images(run.done(part))
         for piece in run.pieces(part):
             on_standing(run.standing)
-            on_images(len(piece["samples"]))
+            on_work(*run.work())
             on_piece(piece)
         on_part(part.label, run.standing_after(part))
     return AttackedSet(run.clean, run.after, run.change, run.x_adv, run.size, run.left)
@@ -134,6 +145,7 @@ class _Run:
         self._losses = torch.full((len(self.parts), len(x)), -torch.inf)
         self._done = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
         self._passes = [Passes() for _ in self.parts]
+        self._told = 0.0
         self._mine = torch.zeros(len(x), dtype=torch.bool)
         self._mine[slice(None) if only is None else slice(only.start, only.stop)] = True
 
@@ -222,9 +234,21 @@ class _Run:
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
 
-    def done(self, part: Threat) -> int:
-        """How many samples need no attack by the part, or have had it."""
-        return int(self._mine.sum()) - len(self._todo(part))
+    def work(self) -> tuple[float, float]:
+        """What was done since the last call, and what is left: what a part takes of those it tried, it takes of all."""
+        told, self._told = self._told, sum(passes.cost for passes in self._passes)
+        left, falling, before = 0.0, 0.0, 0.0
+        for i, part in enumerate(self.parts):
+            tried = int(self._done[i].sum())
+            stand = int((self._robust[i] & self._done[i]).sum()) / tried if tried else _STANDING[i > 0]
+            known = int((self._wanted(i) & self._mine).sum())
+            todo = max(known - falling, 0.0)
+            if self._raised[i] is not None:  # as many of those that the part before has left as of those it tried
+                begun = int(self._done[i - 1].sum())
+                todo = known + before * (known / begun if begun else _RAISED)
+            left += todo * (self._passes[i].cost / tried if tried else foreseen(part, stand))
+            falling, before = falling + todo * (1 - stand) * part.early_stop, todo
+        return self._told - told, left
 
     def pieces(self, part: Threat) -> Iterator[Piece]:
         """Attack what is to be attacked, batch by batch."""

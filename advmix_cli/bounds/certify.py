@@ -75,13 +75,14 @@ def certify_set(
     bounds: str = "best",
     only: range | None = None,
     pieces: Sequence[Piece] = (),
-    on_images: Callable[[int], None] = lambda n: None,
+    on_work: Callable[[float, float], None] = lambda done, left: None,
     on_piece: Callable[[Piece], None] = lambda piece: None,
 ) -> Certified:
     """Which images (N,C,H,W), uint8 or float in [0,1], with labels (N,), are proved right within eps in `norm`.
 
     An image counts where every margin is proved positive, which includes the image itself. `on_piece` gets what became
-    known with each batch; with all those `pieces` the same call continues. `only`: bound the images of that range.
+    known with each batch; with all those `pieces` the same call continues. `on_work` gets how many images were bounded
+    since, and how many are left. `only`: bound the images of that range.
     Raises UsageError, code `no-bound`, for a network with a layer that has no bound.
     """
     found, done = torch.zeros(2, len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.bool)
@@ -92,7 +93,7 @@ def certify_set(
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise StateError(f"a piece of a certificate does not fit: {error}", "begin again") from None
     todo = torch.tensor([i for i in mine if not done[i]], dtype=torch.long)
-    on_images(len(mine) - len(todo))
+    on_work(len(mine) - len(todo), len(todo))
     with frozen(model):
         network = trace(model, tuple(x.shape[1:]))
         for these in torch.split(todo, _INTERVALS * _more(y.device)) if len(todo) else ():
@@ -100,8 +101,8 @@ def certify_set(
             proved = margins(network, to_float(x[these]), labels, eps, norm=norm, bounds=bounds)
             least = proved.scatter(1, labels[:, None], torch.inf).amin(1)
             found[:, these] = torch.stack([least, (-proved).logsumexp(1)]).cpu()
-            on_images(len(labels))
             done[these] = True
+            on_work(len(labels), len(todo) - int(done[todo].sum()))
             on_piece({"samples": these.clone(), "proved": found[:, these].clone()})
     return Certified(found[0] > 0, found[0], found[1], int((~done).sum()))
 

@@ -23,7 +23,7 @@ def read(text: str, file: str, *, scale: str | None = None, seeds: int | None = 
          override: Mapping[str, Any] | None = None) -> Experiment:  # fmt: skip
     """The experiment that a file describes, at one of its scales (None: the first); with so many seeds where said.
 
-    `override` are options that all runs take that know them. Raises UsageError, which names the line.
+    `override` are options that all parts take that know them and do not say their own. Raises UsageError, which names the line.
     """
     try:
         content = tomllib.loads(text)
@@ -182,7 +182,7 @@ class _Reader:
             | self.values(path, command, given)
             | self.values(("scale", self.scale, command), command, scale.get(command, {}))
             | self.values(("scale", self.scale, section, id), command, scale.get(section, {}).get(id, {}))
-            | self.values((), command, self.override)
+            | self.values((), command, {name: each for name, each in self.override.items() if name not in given})
         )
 
     def run(self, id: str, given: dict[str, Any]) -> Run:

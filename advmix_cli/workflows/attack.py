@@ -77,8 +77,7 @@ def _attack(
     def run(pieces: list[dict[str, Any]]) -> attacks.AttackedSet:
         if pieces and session.part.continues:
             session.report.note("continuing where the same command was stopped")
-        total = len(images) * len(threat.parts)
-        with session.report.progress(f"attacking {target.label}", total, "images") as progress:
+        with session.report.progress(f"attacking {target.label}") as progress:
             find = functools.partial(
                 attacks.attack_set, model, images.x, images.y, threat,
                 seed=settings.seed, index=index, images=True, batch_size=session.batch_size,
@@ -88,7 +87,7 @@ def _attack(
                 find,
                 n=len(images),
                 pieces=pieces,
-                on_images=progress,
+                on_work=progress,
                 on_standing=lambda n: progress.about(f"{n} still robust"),
                 on_part=part_line(progress, len(images), threat),
                 on_piece=unfinished.add,

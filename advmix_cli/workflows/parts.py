@@ -41,13 +41,13 @@ def put_together(
     *,
     pieces: Sequence[Piece],
     on_piece: Callable[[Piece], None],
-    on_images: Callable[[int], None],
+    on_work: Callable[[float, float], None],
     n: int,
     **said: Any,
 ) -> Found:
     """What `find` finds of n samples: this process's part, and what others have found where that is known.
 
-    `find` takes `only`, `pieces`, `on_piece`, `on_images`. Of several ranks the first gets the whole; of a shard the
+    `find` takes `only`, `pieces`, `on_piece`, `on_work`. Of several ranks the first gets the whole; of a shard the
     others' samples are as their pieces say. `said` are callbacks of `find` that speak of all samples.
     """
     part, own = session.part, list[Piece]()
@@ -59,8 +59,8 @@ def put_together(
 
     alone = part.size == 1
     found = find(
-        only=part.range(n), pieces=pieces, on_piece=keep, on_images=lambda done: on_images(done * part.size),
-        **(said if alone else {}),
+        only=part.range(n), pieces=pieces, on_piece=keep,
+        on_work=lambda done, left: on_work(done * part.size, left * part.size), **(said if alone else {}),
     )  # fmt: skip
     if not part.joined:
         return found

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """A running bar: call it with the number of units done; `line` says what is worth a line, `about` how it stands."""
 
-    def __call__(self, n: int) -> None:
-        """`n` more units are done."""
+    def __call__(self, n: float, left: float | None = None) -> None:
+        """`n` more units are done, and so many left where that was not said beforehand."""
 
     def line(self, text: str) -> None:
         """Say something that stays."""
@@ -45,15 +45,17 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something to mind."""
 
-    def progress(self, what: str, total: int, unit: str) -> contextlib.AbstractContextManager[Progress]:
-        """A bar of `total` units."""
+    def progress(
+        self, what: str, total: int | None = None, unit: str = ""
+    ) -> contextlib.AbstractContextManager[Progress]:
+        """A bar of `total` units; None: each call says what is left, in units of no name."""
 
     def live(self) -> contextlib.AbstractContextManager[Callable[[Table], bool]]:
         """What shows a table in place of the one before it, and says whether there is anyone to look at the next."""
 
 
 class _SilentProgress:
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: float, left: float | None = None) -> None:
         pass
 
     def line(self, text: str) -> None:
@@ -73,7 +75,7 @@ class Silent:
         """Nothing."""
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
+    def progress(self, what: str, total: int | None = None, unit: str = "") -> Iterator[Progress]:
         """Nothing."""
         yield _SilentProgress()
 

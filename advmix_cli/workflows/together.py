@@ -113,7 +113,7 @@ class _Shared:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._lock = progress, threading.Lock()
 
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: float, left: float | None = None) -> None:
         with self._lock:
             self._progress(n)
 
@@ -131,7 +131,7 @@ class _PartProgress:
     def __init__(self, label: str, total: Progress, counts: bool, stop: threading.Event) -> None:
         self._label, self._total, self._counts, self._stop = label, total, counts, stop
 
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: float, left: float | None = None) -> None:
         if self._stop.is_set():
             raise _Stop
         if self._counts:
@@ -157,5 +157,5 @@ class _Part(Silent):
         self._report.warn(f"{self._label}: {text}")
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[_PartProgress]:
+    def progress(self, what: str, total: int | None = None, unit: str = "") -> Iterator[_PartProgress]:
         yield _PartProgress(self._label, self._total, unit == "images", self._stop)

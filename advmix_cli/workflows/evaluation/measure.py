@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from advmix_cli.config import EvalSettings
 from advmix_cli.errors import AdvmixError, DamagedError, StateError, UsageError
 from advmix_cli.judging import Certificate
+from advmix_cli.passes import Work
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.attack import part_line
 from advmix_cli.workflows.evaluation.counting import cell
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from advmix_cli.attacks import AttackedSet
     from advmix_cli.data import ImageSet
+
+_BOUNDS = 4.0
+"""What bounding an image costs, in forward passes: by intervals."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,15 +106,19 @@ def measure(
     state: State,
 ) -> tuple[list[Row], list[list[Cell]], int]:
     """A row and its cells for each model, and the largest batch; a model asked for several times is measured once."""
-    parts = sum(len(threat.parts) for threat in settings.threats)
-    per_model = len(images) * (1 + parts + (settings.certified is not None)) + sum(
-        len(cache.labels) for cache in caches
-    )
+    from advmix_cli.attacks import foreseen
+
+    n = len(images)
+    jobs = {"clean": float(n), "samples": float(sum(len(cache.labels) for cache in caches))}
+    jobs |= {threat.label: n * foreseen(threat) for threat in settings.threats}
+    if settings.certified is not None:
+        jobs[settings.certified.label] = n * _BOUNDS
     known, sizes = dict[str, tuple[Row, list[Cell]]](), list[int]()
-    with session.report.progress("evaluating", len({m.function for m in models}) * per_model, "images") as progress:
+    with session.report.progress("evaluating") as progress:
+        work = Work(progress, {(m.function, job): cost for m in models for job, cost in jobs.items()})
         for model in models:
             if model.function not in known:
-                run = _Model(session, model, images, settings, state, progress)
+                run = _Model(session, model, images, settings, state, progress, work)
                 cells = run.cells(columns, caches)
                 known[model.function] = Row("", {}, None, run.clean.reliability()), cells
                 sizes.append(run.size)
@@ -129,12 +137,13 @@ class _Model:
         settings: EvalSettings,
         state: State,
         progress: Progress,
+        work: Work,
     ) -> None:
         from advmix_cli import evaluation
         from advmix_cli.attacks import batches
 
         self._session, self._model, self._images, self._settings = session, model, images, settings
-        self._state, self._progress = state, progress
+        self._state, self._progress, self._work = state, progress, functools.partial(work, model.function)
         self._device, self._score = images.y.device, evaluation.score
         self._net = self._target = load_model(model, self._device)
         way = settings.inference
@@ -147,7 +156,9 @@ class _Model:
                 others=way.declared.others, seed=settings.seed,
             )  # fmt: skip
         self.size = batches.suitable(self._net, images.x, session.batch_size)
-        self.clean = self._score(self._net, images.x, images.y, batch_size=self.size, on_batch=progress)
+        self.clean = self._score(
+            self._net, images.x, images.y, batch_size=self.size, on_batch=functools.partial(self._work, "clean")
+        )
         self._attacked: dict[Threat, AttackedSet] = {}
 
     def cells(self, columns: Sequence[Column], caches: Sequence[Cache]) -> list[Cell]:
@@ -178,7 +189,7 @@ class _Model:
         """On attacked images; where the originals are known, a sample must be right on both."""
         scored = self._score(
             self._net, cache.x_adv.to(self._device), cache.labels.to(self._device),
-            batch_size=self.size, on_batch=self._progress,
+            batch_size=self.size, on_batch=functools.partial(self._work, "samples"),
         )  # fmt: skip
         return scored.correct & self.clean.correct[cache.index] if joint else scored.correct, scored.losses
 
@@ -213,10 +224,11 @@ class _Model:
                 certify_set, self._net, images.x, images.y, certificate.eps,
                 norm=certificate.norm, bounds=certificate.bounds,
             )  # fmt: skip
-            proved = self._found(job, find)
+            proved = self._found(job, find, certificate.label, each=_BOUNDS)
         except UsageError as error:
             if error.code != "no-bound":
                 raise
+            self._work(certificate.label, 0.0, 0.0)
             self._session.report.warn(f"{self._model.label}: {error.message}: nothing is proved of it")
             return (torch.zeros_like(self.clean.correct), self.clean.losses), {"note": error.message}
         given = iter(caches)
@@ -232,10 +244,11 @@ class _Model:
                 )
         return (proved.right, proved.losses.float()), {}
 
-    def _found(self, job: str, find: Callable[..., Found], **said: Any) -> Found:
-        """What a job finds, from where it was stopped; of this process's part, or of all."""
+    def _found(self, job: str, find: Callable[..., Found], kind: str, each: float = 1.0, **said: Any) -> Found:
+        """What a job finds, from where it was stopped; of this process's part, or of all. Its units cost `each`."""
         found = put_together(
-            self._session, find, n=len(self._images), pieces=self._state.of(job), on_images=self._progress,
+            self._session, find, n=len(self._images), pieces=self._state.of(job),
+            on_work=lambda done, left: self._work(kind, done * each, left * each),
             on_piece=lambda piece: self._state.add(job, piece), **said,
         )  # fmt: skip
         self._state.left += found.left
@@ -253,6 +266,7 @@ class _Model:
         found = self._found(
             job,
             find,
+            threat.label,
             on_standing=lambda n: progress.about(f"{n} still robust"),
             on_part=part_line(progress, len(images), threat, f"{self._model.label}, "),
         )
