@@ -140,6 +140,24 @@ def test_a_list_says_what_there_is_newest_first(trained: Path, advmix: Run) -> N
     assert "damaged: advmix store verify" in shown
 
 
+def test_a_list_is_sorted_and_narrowed(trained: Path, advmix: Run) -> None:
+    def names(*more: str) -> list[str]:
+        return advmix("store", "list", *more, "-q").out.split()
+
+    entries = advmix("store", "list", "--json").data["artifacts"]
+    best = advmix("store", "list", "--sort", "accuracy", "--json").data["artifacts"]
+    assert [entry["accuracy"] for entry in best] == sorted((entry["accuracy"] for entry in entries), reverse=True)
+    assert names("--sort", "name") == sorted(names())
+    sizes = {entry["name"]: entry["bytes"] for entry in entries}
+    assert [sizes[name] for name in names("--sort", "size")] == sorted(sizes.values(), reverse=True)
+    assert names("--sort", "model")[0] == next(entry["name"] for entry in entries if entry["model"]), "others are last"
+    assert names("--like", "pa") == [next(entry["name"] for entry in entries if "pa" in entry["aliases"])]
+    assert names("checkpoints", "--like", "*mixup*") == [name for name in names("checkpoints") if "mixup" in name]
+    assert names("--like", "nothing*") == []
+    refused = advmix("store", "list", "--sort", "acuracy")
+    assert (refused.code, "did you mean accuracy" in refused.err) == (2, True)
+
+
 def test_a_checkpoint_of_ours_comes_back_as_it_was(trained: Path, advmix: Run, tmp_path: Path) -> None:
     own = Path(advmix("store", "path", "a").out.strip())
     copy = Path(shutil.copy(own, tmp_path / "from a colleague.safetensors"))

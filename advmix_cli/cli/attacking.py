@@ -81,7 +81,7 @@ def evaluate(
     samples: o.SamplesOption = None,
     attack: o.Attacks = None,
     norm: o.Norm = "linf",
-    eps: o.Eps = None,
+    eps: o.Strengths = None,
     alpha: o.Alpha = None,
     steps: o.Steps = None,
     restarts: o.Restarts = None,
@@ -167,15 +167,16 @@ def evaluate(
 ) -> None:
     """Evaluate models on clean images, on sample caches (transfer) and under attack: one table.
 
-    With --samples and no model, the models that the caches were made against.
+    With --samples and no model, the models that the caches were made against; with several eps, accuracy against eps.
     """
 
-    def request() -> requests.Evaluate:
+    def request() -> requests.Evaluate | requests.EvaluateEach:
         from advmix_cli import requests
 
         if (refs or []).count("-") and (samples or []).count("-"):
             raise UsageError("standard input can be read once", "give - for the models or for --samples")
         named = {"models": references(refs or []), "samples": references(samples or []), "attack": attack or []}
-        return asked(ctx, requests.Evaluate, **named)
+        one = asked(ctx, requests.Evaluate, **named, eps=eps[0] if eps else None)
+        return requests.EvaluateEach(one, eps) if eps and len(eps) > 1 else one
 
     carry_out(ctx, request, stopped=_CONTINUES)

@@ -243,6 +243,16 @@ Eps = Annotated[
         show_default=eps_defaults(),
     ),
 ]
+Strengths = Annotated[
+    Any,
+    typer.Option(
+        "--eps",
+        parser=several(read_number),
+        metavar="NUMBER,...",
+        help="The budget in pixel units, e.g. 0.3 or 8/255; several, with commas between: accuracy against eps.",
+        show_default=eps_defaults(),
+    ),
+]
 Alpha = Annotated[
     float | None,
     typer.Option(

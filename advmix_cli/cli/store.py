@@ -33,6 +33,14 @@ def list_(
             autocompletion=lambda: list(workflow.KINDS),
         ),
     ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(help=", ".join(workflow.SORTS) + ".", autocompletion=lambda: list(workflow.SORTS), metavar="BY"),
+    ] = "age",
+    like: Annotated[
+        str | None,
+        typer.Option(help="Only those of which a name or the model is like this, e.g. 'adv-*'.", metavar="PATTERN"),
+    ] = None,
     format: o.Format = "table",
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -41,7 +49,7 @@ def list_(
 
     def work(session: Session) -> Result:
         named = {one: kinds for kinds, word in SINGULAR.items() for one in (kinds, word)}
-        return workflow.listing(session, None if kind is None else named[known_name(kind, named, "kind")])
+        return workflow.listing(session, None if kind is None else named[known_name(kind, named, "kind")], sort, like)
 
     run(ctx, work)
 

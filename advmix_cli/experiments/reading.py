@@ -23,7 +23,7 @@ def read(text: str, file: str, *, scale: str | None = None, seeds: int | None = 
          override: Mapping[str, Any] | None = None) -> Experiment:  # fmt: skip
     """The experiment that a file describes, at one of its scales (None: the first); with so many seeds where said.
 
-    `override` are options that all parts take that know them and do not say their own. Raises UsageError, which names the line.
+    `override` are options that all parts take that know them and do not say their own. Raises UsageError with the line.
     """
     try:
         content = tomllib.loads(text)

@@ -149,6 +149,19 @@ class Evaluating:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluatingEach:
+    """What to evaluate at one eps after the other."""
+
+    each: list[tuple[float, Evaluating]]
+
+    def carry_out(self, session: Session) -> Result:
+        """Evaluate at each eps: accuracy against eps."""
+        from advmix_cli.workflows.evaluation.strengths import together
+
+        return together([(eps, evaluating.carry_out(session)) for eps, evaluating in self.each])
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluate(_Attacked):
     """`advmix eval`: with caches and no model, the models that the caches were made against."""
 
@@ -241,3 +254,23 @@ class Evaluate(_Attacked):
             raise UsageError(f"--report {path} must end in .html", "it is one HTML file with tables and pictures")
         if path is not None:
             files.check_folder(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateEach:
+    """`advmix eval --eps A,B,C`: the same at each eps."""
+
+    evaluate: Evaluate
+    eps: Sequence[float]
+
+    def resolve(self, session: Session) -> EvaluatingEach:
+        """The models and the settings of each, all checked before the first begins."""
+        one = self.evaluate
+        alone = {"--samples": one.samples, "--audit": one.audit, "--report": one.report, "--name": one.name,
+                 "--baseline": one.baseline, "--pairwise": one.pairwise}  # fmt: skip
+        for option, said in alone.items():
+            require(not said, f"{option} is for one eps, not {len(self.eps)}", "give one eps, or leave it out")
+        each = [(eps, dataclasses.replace(one, eps=eps).resolve(session)) for eps in self.eps]
+        return EvaluatingEach([
+            (eps, dataclasses.replace(found, shown=dataclasses.replace(found.shown, pairs=()))) for eps, found in each
+        ])  # fmt: skip

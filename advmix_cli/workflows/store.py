@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fnmatch
 import json
 import os
 from collections.abc import Iterable
@@ -21,6 +22,10 @@ from advmix_cli.workflows.session import Session
 KINDS = tuple(SUFFIXES)
 LOCKS = ("system", "lease")
 
+_LARGEST_FIRST = ("modified", "accuracy", "n", "bytes")
+SORTS = {"age": "modified", "accuracy": "accuracy", "n": "n", "size": "bytes", "name": "name", "model": "model"}
+"""What a list is sorted by: the newest, the largest and the best first, or by letters; what has none, last."""
+
 
 def read_record(kind: str, path: Path, *, whole: bool = True) -> dict[str, Any]:
     """The verified record of any artifact ({} for files of others); not `whole`: what its record says of itself."""
@@ -35,8 +40,8 @@ def read_record(kind: str, path: Path, *, whole: bool = True) -> dict[str, Any]:
     return evaluations.read(path).to_record()
 
 
-def listing(session: Session, kind: str | None) -> Result:
-    """All artifacts, the newest first."""
+def listing(session: Session, kind: str | None, sort: str = "age", like: str | None = None) -> Result:
+    """All artifacts, the newest first or as `sort` says; only those of which a name or the model is like a pattern."""
     store = session.store
     aliases: dict[tuple[str, str], list[str]] = {}
     for alias, target in store.refs().items():
@@ -56,13 +61,22 @@ def listing(session: Session, kind: str | None) -> Result:
                     "path": str(path),
                 }
             )
+    if like is not None:
+        entries = [
+            e for e in entries
+            if any(fnmatch.fnmatchcase(word, like) for word in (e["name"], *e["aliases"], e["model"] or ""))
+        ]  # fmt: skip
+    by = SORTS[known_name(sort, SORTS, "order")]
     entries.sort(key=lambda e: e["modified"], reverse=True)
+    entries.sort(key=lambda e: e[by] or (0 if by in _LARGEST_FIRST else ""), reverse=by in _LARGEST_FIRST)
+    entries.sort(key=lambda e: e[by] is None)
     rows = [
         (e["kind"], e["name"], " ".join(e["aliases"]), _figure(e), str(e["n"] or ""), e["model"] or "",
          _age(e["modified"]), readable(e["bytes"]))
         for e in entries
     ]  # fmt: skip
-    note = f"{store.root}: {readable(sum(e['bytes'] for e in entries))}" + ("" if entries else ", nothing yet")
+    nothing = ", nothing yet" if like is None else f", nothing like {like!r}"
+    note = f"{store.root}: {readable(sum(e['bytes'] for e in entries))}" + ("" if entries else nothing)
     columns = ("kind", "name", "aliases", "accuracy", "n", "model", "age", "size")
     return Result(
         data={"root": str(store.root), "artifacts": entries},
