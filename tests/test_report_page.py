@@ -14,6 +14,7 @@ import pytest
 from conftest import Outcome, Run
 
 from advmix_cli.config import VERDICTS
+from advmix_cli.workflows.evaluation import looking
 
 EPS = ("--eps", "0.02")
 Written = Callable[..., tuple[Outcome, str]]
@@ -79,3 +80,34 @@ def test_the_data_are_saved_from_the_page(written: Written, advmix: Run) -> None
     told = outcome.data["rows"]
     assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in told]
     assert json.loads(saved[f"{name}.json"])["rows"] == told
+
+
+def captions(page: str) -> list[str]:
+    return re.findall(r'<figure><img alt="(.*?)"', page)
+
+
+def test_a_page_shows_images_as_they_were_attacked_and_how_the_models_learned(written: Written) -> None:
+    seen = captions(written("a", "b", *ATTACK)[1])
+    assert [caption for caption in seen if "attacked" in caption] == [f"Images attacked against {m}" for m in "ab"]
+    assert sum("epochs of training" in caption for caption in seen) == 1
+    alone = captions(written("a", *PROOF, *EPS)[1])
+    assert not [caption for caption in alone if "attacked" in caption], "nothing was attacked"
+    assert sum("epochs of training" in caption for caption in alone) == 1
+
+
+def test_of_many_models_the_title_is_their_number_and_no_images_are_shown(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "_MODELS", 1)
+    _, page = written("a", "a@last", "b", "b@last", *ATTACK)
+    assert "<h1>How robust: 4 models</h1>" in page
+    assert not [caption for caption in captions(page) if "attacked against" in caption]
+
+
+def test_a_model_from_elsewhere_has_no_epochs_to_show(written: Written, advmix: Run, tmp_path: Path) -> None:
+    exported = tmp_path / "a.pth"
+    assert advmix("export", "a", "--to", "state-dict", "--out", exported).code == 0
+    assert advmix("import", exported, "--dataset", "glyphs", "--name", "theirs").code == 0
+    seen = captions(written("theirs", *ATTACK)[1])
+    assert "Images attacked against theirs" in seen
+    assert not [caption for caption in seen if "epochs of training" in caption]

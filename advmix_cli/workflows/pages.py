@@ -34,6 +34,7 @@ nav ul {{ display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none;
 .table {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem 1rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }}
+td:nth-child(-n+2):not(:last-child) {{ white-space: nowrap; }}
 td:last-child {{ min-width: 9rem; }}
 .cards {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }}
 .card {{ border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1rem; }}
@@ -59,14 +60,14 @@ pre {{ overflow-x: auto; font-size: .75rem; white-space: pre-wrap; overflow-wrap
 </style>
 </head>
 <body>
+<main>
 <h1>{title}</h1>
 {lead}
 {contents}
-<main>
 {body}
-</main>
 {save}
 <details><summary>{folded}</summary><pre>{record}</pre></details>
+</main>
 </body>
 </html>
 """
@@ -138,7 +139,7 @@ def rows(table: Table) -> str:
     )
     label = escaped(table.title or table.columns[0])
     return (
-        f'<div class="table" role="region" tabindex="0" aria-label="{label}">'
+        f'<div class="table" role="region" tabindex="0" aria-label="table: {label}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -14,10 +14,11 @@ from advmix_cli._version import __version__
 from advmix_cli.errors import UsageError
 from advmix_cli.names import short_name
 from advmix_cli.presets import MIX_ALPHA
-from advmix_cli.results import Facts, Result, accuracy, beginning, distinct
-from advmix_cli.settings import SCHEMA, digest, number
+from advmix_cli.results import Facts, Result, accuracy
+from advmix_cli.settings import SCHEMA, digest
 from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
+from advmix_cli.workflows import drawing
 from advmix_cli.workflows.attack import build
 from advmix_cli.workflows.evaluation.pictures import DRAWN, NEEDS, available
 from advmix_cli.workflows.evaluation.record import Evaluation, read
@@ -27,7 +28,6 @@ from advmix_cli.workflows.references import (
     SamplesRef,
     Untrained,
     attacked_model,
-    history,
     load_model,
     resolve_path,
 )
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-_COLOURS = 8
 _SHUFFLES = 50
 
 
@@ -69,9 +68,8 @@ def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Resu
     assert record is not None  # attacked_model refuses files of others
 
     def draw() -> Figure:
-        import torch
 
-        from advmix_cli import attacks, evaluation, figures
+        from advmix_cli import attacks, evaluation
 
         device = session.device()
         x_adv, labels, index = artifacts.samples_tensors(cache.path)
@@ -88,34 +86,24 @@ def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Resu
             choice, cache.label, index, labels, lambda: (right(attacks.to_float(images.x[:])), right(x_adv))
         )
         clean, attacked, y = attacks.to_float(images.x[chosen]).to(device), x_adv[chosen].to(device), labels[chosen]
-        names = images.info.classes
-
-        def said(x: torch.Tensor) -> list[tuple[str, float]]:
-            with torch.no_grad():
-                best = net(x).double().softmax(1).max(1)
-            return [(names[i], share) for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-
         threat = Threat.from_dict(record["threat"])
-        rows = [("original", clean), (f"attacked against\n{model.label}", attacked)]
+        further = []
         if choice.untrained:
             fresh = build(Untrained(model.network, record["seed"]), device)
             against = attacks.attack_set(
                 fresh, clean, y.to(device), threat, seed=record["seed"], index=index[chosen], images=True
             ).x_adv
             assert against is not None
-            rows.append(("attacked against\nan untrained network", against.to(device)))
+            further.append(("attacked against\nan untrained network", against.to(device)))
         which = "images asked for" if choice.index else _WHICH[choice.only]
         robust = accuracy(record["robust_correct"], record["n"])
-        return figures.samples(
-            [(title, x.cpu().numpy(), said(x)) for title, x in rows],
-            (attacked - clean).cpu().numpy(),
-            [names[i] for i in y.tolist()],
-            [str(i) for i in index[chosen].tolist()],
-            f"{short_name(record['dataset'])} under {threat}\n"
+        return drawing.attacked(
+            net, images.info.classes, clean, attacked, y, index[chosen], threat, record["linf_max"],
+            title=f"{short_name(record['dataset'])} under {threat}\n"
             f"{model.label}: robust accuracy {robust} of {record['n']}\n"
             f"{which}; above each image its number, below what {model.label} says, and how surely",
-            f"perturbation\n(row 2 \N{MINUS SIGN} row 1)\nup to {_size(record['linf_max'], threat)}",
-        )
+            label=model.label, further=further,
+        )  # fmt: skip
 
     return _figure(
         session,
@@ -130,11 +118,6 @@ def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Resu
 _WHICH = {
     None: "images of each class in turn", "broken": "images that the attack broke", "standing": "images that stand",
 }  # fmt: skip
-
-
-def _size(linf_max: float, threat: Threat) -> str:
-    """The largest change as people would write it: as eps, where it is eps but for rounding."""
-    return number(threat.eps) if abs(linf_max - threat.eps) < 1e-6 else f"{linf_max:.4f}"
 
 
 def _chosen(
@@ -155,72 +138,24 @@ def _chosen(
         among = (clean & (attacked if choice.only == "standing" else ~attacked)).nonzero()[:, 0]
         if not len(among):
             raise UsageError(f"{label} has no image that is {choice.only}", "leave out --only")
-    return among[_one_of_each(labels[among], choice.count)]
-
-
-def _one_of_each(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """The first image of each class, then the next of each, up to `count`, ordered by class."""
-    import torch
-
-    seen: dict[int, int] = {}
-    turns = []
-    for index, label in enumerate(labels.tolist()):
-        turns.append((seen.get(label, 0), label, index))
-        seen[label] = seen.get(label, 0) + 1
-    chosen = sorted(sorted(turns)[:count], key=lambda turn: (turn[1], turn[0]))
-    return torch.tensor([index for _, _, index in chosen])
+    return among[drawing.one_of_each(labels[among], choice.count)]
 
 
 def curves(session: Session, models: list[ModelRef], to: To) -> Result:
     """Accuracy and loss over the epochs of several runs, the chosen epochs marked."""
     if len({model.dataset for model in models}) > 1:
         raise UsageError("these runs learned different data sets", "draw the runs of one data set at a time")
-    histories = [history(model.path, model.record) for model in models]
-    sizes = [int(model.record["images"]["test"]) for model in models]
-    labels = distinct([model.label for model in models])
-    if len(set(sizes)) > 1:
-        labels = [f"{label} (n = {size})" for label, size in zip(labels, sizes, strict=True)]
-    groups: dict[Any, dict[tuple[int, ...], int]] = {}
-    for i, model in enumerate(models):  # those that differ in nothing but their seeds are one
-        run = model.run() or {"id": i, "seeds": []}
-        groups.setdefault(run["id"], {}).setdefault(tuple(run["seeds"]), i)
-    if len(groups) > _COLOURS:
-        session.report.warn(f"of {len(groups)} models the first {_COLOURS} are drawn: there are no more colours")
-    runs = [
-        (label, [(histories[i], int(models[i].record["metrics"]["best_epoch"])) for i in group.values()])
-        for label, group in zip(
-            _common([[labels[i] for i in group.values()] for group in groups.values()]), groups.values(), strict=True
-        )
-    ][:_COLOURS]  # fmt: skip
-
-    def draw() -> Figure:
-        from advmix_cli import figures
-
-        chosen_by = {str(model.record["metrics"]["chosen_by"]) for model in models}
-        n = f"n = {sizes[0]}" if len(set(sizes)) == 1 else "n beside each"
-        by = " or ".join(sorted(chosen_by))
-        title = f"{short_name(models[0].dataset)}: training and test ({n}), epoch chosen by {by}"
-        return figures.curves(runs, title)
-
+    runs = drawing.runs(models)
+    if len(runs) > drawing.COLOURS:
+        session.report.warn(f"of {len(runs)} models the first {drawing.COLOURS} are drawn: there are no more colours")
     return _figure(
         session,
         "curves",
-        {"runs": [[label, [digest(rows) for rows, _ in seeds]] for label, seeds in runs]},
-        draw,
+        {"runs": [[label, [digest(rows) for rows, _ in seeds]] for label, seeds in runs[: drawing.COLOURS]]},
+        lambda: drawing.curves(models, runs),
         to,
         {"models": [model.lineage() for model in models]},
     )
-
-
-def _common(groups: list[list[str]]) -> list[str]:
-    """What each group of models is called: the one of it, or what begins all of them if that is of this group alone."""
-    begins = [beginning(labels) for labels in groups]
-    return [
-        labels[0] if len(labels) == 1
-        else f"{f'{begin}*'.removesuffix(', seed *')} ({len(labels)} seeds)" if begin and begins.count(begin) == 1
-        else f"{labels[0]} ({len(labels)} seeds)"
-        for labels, begin in zip(groups, begins, strict=True)
-    ]  # fmt: skip
 
 
 def mixing(session: Session, dataset: str, mix_alpha: float, count: int, seed: int, to: To) -> Result:

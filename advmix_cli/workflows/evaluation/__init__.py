@@ -68,9 +68,11 @@ def evaluate(
     set_alias(session, asked.alias, "evaluations", name)
     answer = table.result(called, path, cached, asked)
     if asked.report is not None:
+        from advmix_cli.workflows.evaluation import looking
         from advmix_cli.workflows.evaluation.report import html
 
-        session.store.write(asked.report.absolute(), html(called, answer).encode())
+        page = html(called, answer, looking.pictures(session, models, settings))
+        session.store.write(asked.report.absolute(), page.encode())
         session.report.note(f"report written to {asked.report}")
         answer.data["report"] = str(asked.report)
     return _judged(answer, called, asked.fail_on)

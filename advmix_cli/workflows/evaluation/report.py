@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from advmix_cli.formats import as_csv
 from advmix_cli.judging import BOUNDS
@@ -14,6 +15,9 @@ from advmix_cli.workflows import pages
 from advmix_cli.workflows.evaluation import statistics
 from advmix_cli.workflows.evaluation.pictures import DRAWN, available
 from advmix_cli.workflows.evaluation.record import Column, Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CAPTIONS = {
     "matrix": "Accuracy of each model (down) on what it met (across)",
@@ -35,24 +39,31 @@ _HEADINGS = {
 _BY = {"ibp": "interval bounds", "crown": "linear bounds", "best": "interval and linear bounds"}
 assert set(_BY) == set(BOUNDS)
 
+_NAMED = 3
+"""Of more models their number is the title."""
+
 _RULE = pages.note(
     "robust: right on the image and wherever the attacker may go; an attack says at most so many, a proof at least. "
     "In brackets: the 95 % interval for other images of the kind."
 )
 
 
-def html(evaluation: Evaluation, result: Result) -> str:
-    """The page: what came out, every table of the result, every picture of the evaluation, and its record."""
+def html(evaluation: Evaluation, result: Result, further: Iterable[tuple[str, Figure]] = ()) -> str:
+    """The page: what came out, every table of the result, every picture of the evaluation, and its record.
+
+    `further` are other pictures and what they are called.
+    """
     from advmix_cli import figures
 
     parts = [_part(block) for block in result.blocks if isinstance(block, Table)]
     for kind in available(evaluation):
         parts.append(pages.picture(_CAPTIONS[kind], "image/svg+xml", figures.svg(DRAWN[kind](evaluation))))
+    parts += [pages.picture(caption, "image/svg+xml", figures.svg(figure)) for caption, figure in further]
     parts.append(pages.Part("How it was made", pages.facts(list(_made(evaluation)))))
-    record = evaluation.to_record()
+    record, names = evaluation.to_record(), evaluation.models
     part_of_it = {part: record[part] for part in ("name", "settings", "columns", "fingerprint", "made")}
     return pages.page(
-        f"How robust: {', '.join(evaluation.models)}",
+        f"How robust: {', '.join(names) if len(names) <= _NAMED else f'{len(names)} models'}",
         [
             pages.said(_done(evaluation)),
             pages.cards([_card(evaluation, row) for row in range(len(evaluation.rows))]),
