@@ -151,6 +151,8 @@ WRONG_CELLS: dict[str, Callable[[Record], None]] = {
         lambda cell: cell.update(by_class=[[0, cell["correct"]], [cell["n"], 0]])
     ),
     "classes of words": _set(by_class=[["many", "few"]]),
+    "names of fewer classes": lambda record: record.update(classes=["one"]),
+    "numbers for names of classes": lambda record: record.update(classes=list(range(10))),
     "half an image": _set(n=10.5),
     "images beyond floats": _set(n=10**400, correct=10**399),
     "a loss of words": _set(loss="much"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from advmix_cli import figures, models
 from advmix_cli.figures.style import COLOURS
+from advmix_cli.workflows.evaluation import pictures, record
 
 KINDS = {
     "samples": ("samples", "pa", "--count", "6"),
@@ -189,3 +191,15 @@ def test_a_batch_is_mixed_with_other_classes(advmix: Run, tmp_path: Path) -> Non
     assert len(labels) == 12
     assert {share for share, *_ in labels} >= {"0.50"}
     assert all(one != other for _, one, _, other in labels)
+
+
+def test_classes_are_called_by_their_names(trained: Path, advmix: Run) -> None:
+    made = advmix("eval", "a", "--limit", "40", "--json").data
+    found = record.read(Path(made["path"]))
+    assert found.classes == list("0123456789")
+    named = dataclasses.replace(found, classes=["a very long name indeed", *"bcdefghij"])
+    drawn = figures.svg(pictures.classes(named)).decode()
+    assert ">a very long n\N{HORIZONTAL ELLIPSIS}<" in drawn
+    assert ">j<" in drawn
+    older = dataclasses.replace(found, classes=[])
+    assert ">9<" in figures.svg(pictures.classes(older)).decode()

@@ -201,7 +201,7 @@ _SHAPES: dict[str, Any] = {
     },
     "evaluation": _COMMON | {
         "kind": "evaluation", "settings": _settings(EvalSettings), "fingerprint": HEX, "rows": [_ROW],
-        "columns": [_COLUMN], "cells": [[_CELL]],
+        "columns": [_COLUMN], "cells": [[_CELL]], "classes?": CLASSES,
     },
     "figure": {
         "schema": SCHEMA, "kind": "figure", "name": NAME, "key": HEX, "picture": WORD, "shows": dict,
@@ -322,7 +322,8 @@ def _in_cells(record: Record) -> Iterator[str]:
             if len(cell.get("passes", ())) not in (0, len(cell["after"]) or 1):
                 yield "cells.passes"
             counts = [sum(each) for each in zip(*cell.get("by_class", ()), strict=True)]
-            if counts not in ([], [cell["n"], right]) or any(some > n for n, some in cell.get("by_class", ())):
+            wrong = record.get("classes") and len(cell.get("by_class", ())) not in (0, len(record["classes"]))
+            if wrong or counts not in ([], [cell["n"], right]) or any(s > n for n, s in cell.get("by_class", ())):
                 yield "cells.by_class"
     for place, column in enumerate(columns):
         if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):

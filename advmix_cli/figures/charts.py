@@ -13,6 +13,9 @@ from advmix_cli.figures.axes import in_digits, legend, titled
 from advmix_cli.figures.style import COLOURS, MARKERS, STYLE
 
 _POINT: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.5, "markersize": 5, "linestyle": ""}
+_NAME = 14
+"""Letters of a class's name that are shown."""
+
 Interval = tuple[float, float]
 Known = tuple[float, Interval] | None
 """An accuracy in percent and its 95 % interval; None where nothing is known."""
@@ -187,7 +190,9 @@ def classes(
             axes.set_ylim(-2, 102)
             axes.set_ylabel("accuracy (%)")
             axes.set_title(label, fontsize=9)
-        panels[-1].set_xticks(range(len(names)), names)
+        short = [name if len(name) <= _NAME else name[: _NAME - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
+        panels[-1].set_xticks(range(len(names)), short, **slanted)
         panels[-1].set_xlabel("class")
         legend(figure, panels[0].get_legend_handles_labels()[0], 3)
         titled(figure, title)

@@ -138,7 +138,8 @@ def _measured(
                 proved = measure.proved_by_eps(session, models, images, found, settings)
                 rows = [dataclasses.replace(row, proved=curve) for row, curve in zip(rows, proved, strict=True)]
         how = made(session, unfinished.seconds, size)
-        evaluation = Evaluation(name, own, settings, fingerprint, rows, met, cells, how)
+        names = list(images.info.classes) if any(cell.by_class for row in cells for cell in row) else []
+        evaluation = Evaluation(name, own, settings, fingerprint, rows, met, cells, how, names)
         try:
             record.checked(evaluation.to_record(), session.store.path("evaluations", name))
         except DamagedError as error:  # an audit that a state holds may be none

@@ -48,8 +48,8 @@ def _attacked(session: Session, model: ModelRef, settings: EvalSettings) -> tupl
     assert found.x_adv is not None
     with torch.no_grad():
         figure = drawing.attacked(
-            net, images.info.classes, attacks.to_float(chosen.x[:]), found.x_adv.to(device), chosen.y.cpu(), index, threat,
-            found.change.linf, label=model.label,
+            net, images.info.classes, attacks.to_float(chosen.x[:]), found.x_adv.to(device), chosen.y.cpu(), index,
+            threat, found.change.linf, label=model.label,
             title=f"{short_name(settings.dataset)} under {threat}\n"
             f"images of each class in turn; above each its number, below what {model.label} says, and how surely",
         )  # fmt: skip

@@ -71,7 +71,7 @@ def classes(evaluation: Evaluation) -> Figure:
     ][:4]  # fmt: skip
     number = max(len(shares) for _, columns in models for _, shares in columns)
     title = f"{_of(evaluation, 'accuracy of each class')}{_threats(evaluation)}"
-    return figures.classes(models, [str(i) for i in range(number)], title)
+    return figures.classes(models, evaluation.classes or [str(i) for i in range(number)], title)
 
 
 def reliability(evaluation: Evaluation) -> Figure:

@@ -115,7 +115,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """All of it. `cells` are rows of cells, a row a model."""
+    """All of it. `cells` are rows of cells, a row a model; `classes` what they are called, where each is counted."""
 
     name: str
     key: str
@@ -125,6 +125,7 @@ class Evaluation:
     columns: list[Column]
     cells: list[list[Cell]]
     made: dict[str, Any]
+    classes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def models(self) -> list[str]:
@@ -181,7 +182,7 @@ class Evaluation:
             passes = [(forward, backward) for forward, backward in values.get("passes", ())]
             return Cell(**values | {"after": after, "by_class": by_class, "passes": passes})
 
-        fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        fields = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name != "classes"}
         return cls(
             **fields
             | {
@@ -189,6 +190,7 @@ class Evaluation:
                 "rows": [Row(**row) for row in record["rows"]],
                 "columns": [column(each) for each in record["columns"]],
                 "cells": [[cell(each) for each in row] for row in record["cells"]],
+                "classes": record.get("classes", []),
             }
         )
 
