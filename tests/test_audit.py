@@ -128,6 +128,11 @@ def test_an_honest_undefended_model_is_consistent(lenet: nn.Sequential) -> None:
     clean = nn.functional.cross_entropy(lenet(x[image : image + 1]), label[None])
     assert float(loss[middle, middle]) == pytest.approx(float(clean.detach()), rel=1e-3, abs=1e-6)
     assert loss[-1, middle] > loss[middle, middle]
+    said = lenet(x[image : image + 1])[0].detach().double()
+    others = torch.cat([said[:label], said[label + 1 :]])
+    margin = torch.tensor(found.landscape["margin"])
+    assert float(margin[middle, middle]) == pytest.approx(float(said[label] - others.max()), rel=1e-3, abs=1e-6)
+    assert bool((margin[loss > math.log(10)] < 0).all()), "of ten classes the right one is not the likeliest there"
 
 
 def test_a_model_at_chance_is_called_so(lenet: nn.Sequential) -> None:

@@ -135,9 +135,22 @@ def test_any_character_may_be_in_a_name() -> None:
     assert "x$\\frac{$y" in figures.svg(drawn).decode()
 
 
+def test_a_landscape_shows_where_the_decision_changes() -> None:
+    axis, loss = [-1.0, 0.0, 1.0], [[0.1, 0.2, 0.3]] * 3
+    said = "where the decision changes"
+
+    def drawn(margin: list[list[float | None]] | None) -> str:
+        return figures.svg(figures.landscape([figures.Around("m", axis, loss, margin)], "title")).decode()
+
+    assert said in drawn([[1.0, 1.0, 1.0], [1.0, 0.5, None], [-1.0, -1.0, -2.0]])
+    assert said not in drawn([[1.0] * 3] * 3), "it is right everywhere"
+    assert said not in drawn(None), "an older audit does not say"
+
+
 def test_infinite_losses_are_left_blank() -> None:
+    around = figures.Around
     axis, rows = [-1.0, 0.0, 1.0], [[1.0, None, 2.0], [0.5, 0.1, None], [3.0, 2.0, 1.0]]
-    assert figures.png(figures.landscape([("m", axis, rows), ("all", axis, [[None] * 3] * 3)], "title"))
+    assert figures.png(figures.landscape([around("m", axis, rows), around("all", axis, [[None] * 3] * 3)], "title"))
 
 
 def test_runs_that_differ_in_their_seed_are_one_band(

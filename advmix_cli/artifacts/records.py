@@ -6,16 +6,16 @@ and nowhere else; what reads a record after that can rely on it.
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from advmix_cli import data, models
+from advmix_cli.artifacts.agreeing import disagreements
 from advmix_cli.config import SPLITS, VERDICTS, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import AdvmixError, DamagedError
 from advmix_cli.judging import Certificate
@@ -162,7 +162,9 @@ _AUDIT = {
     "robust": {"attack": str, "n": SOME, "correct": COUNT, "accuracy": PERCENT, "accuracy_ci95": [PERCENT]},
     "checks": [{"name": str, "verdict": str, "value": (NUMBER, None), "unit": str, "advice": str}],
     "by_eps": [_each(NUMBER, NUMBER)], "by_steps": [_each(NUMBER, NUMBER)],
-    "landscape": {"image": COUNT, "label": COUNT, "axis": [NUMBER], "loss": [[(NUMBER, None)]]},
+    "landscape": {
+        "image": COUNT, "label": COUNT, "axis": [NUMBER], "loss": [[(NUMBER, None)]], "margin?": [[(NUMBER, None)]],
+    },
 }  # fmt: skip
 _STAGE = _each(WORD, COUNT)
 _CELL = {
@@ -219,7 +221,7 @@ _SHAPES: dict[str, Any] = {
 def check(record: Record, kind: str, path: Path) -> Record:
     """The record, if it is one of that kind. Raises DamagedError that says what of it is not."""
     try:
-        misfit = _misfit(record, _SHAPES[kind]) or next(_disagreements(record, kind), None)
+        misfit = _misfit(record, _SHAPES[kind]) or next(disagreements(record, kind), None)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError, AdvmixError):
         misfit = "content"
     if misfit:
@@ -262,89 +264,3 @@ def _misfit(value: Any, shape: Any, where: str = "content") -> str | None:
         return None if type(value) is shape else where
     fits = shape(value) if callable(shape) else type(value) is type(shape) and value == shape
     return None if fits else where
-
-
-def _disagreements(record: Record, kind: str) -> Iterator[str]:
-    """What of a record that has the right form cannot be."""
-    if kind == "checkpoint":
-        network = record.get("network") or {}
-        if any(network.get(name, record[name]) != record[name] for name in ("arch", "shape", "classes")):
-            yield "network"
-        if len(record.get("class_names", ())) not in (0, record["classes"]):
-            yield "class_names"
-    if kind == "checkpoint" and record["origin"] != "import":
-        history, metrics = record.get("history"), record["metrics"]
-        if metrics["best_epoch"] > record["epochs"] or (history is None) == ("history_sha256" not in record):
-            yield "metrics.best_epoch"
-        rows = history or []
-        if history is not None and len(rows) != record["epochs"]:
-            yield "history"
-        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
-            yield "history"
-        if (record["settings"].get("adversary") is None) != ("test_threat" not in metrics):
-            yield "metrics.test_threat"
-        if record["settings"].get("adversary") and "last_test_robust_accuracy" not in metrics:
-            yield "metrics.last_test_robust_accuracy"
-    elif kind == "samples":
-        counts = [record["clean_correct"], record["robust_correct"], *(standing for _, standing in record["after"])]
-        if max(counts) > record["n"]:
-            yield "n"
-        parts = len(Threat.from_dict(record["threat"]).parts)
-        if len(record["after"]) != parts or len(record.get("passes", ())) not in (0, parts):
-            yield "after"
-    elif kind == "evaluation":
-        yield from _in_cells(record)
-
-
-def _stages(column: Record) -> int:
-    """After how many parts of its threat a column's cells say what stood; none but for white-box ensembles."""
-    threat = Threat.from_dict(column["threat"]) if column["kind"] == "attack" else None
-    parts = len(threat.parts) if threat else 0
-    if threat is None or parts < 2:
-        return -1 if column["further"] else 0
-    return parts if column["further"] else threat.standard
-
-
-def _in_cells(record: Record) -> Iterator[str]:
-    columns, rows = record["columns"], record["rows"]
-    if not rows or not columns or len(record["cells"]) != len(rows):
-        yield "cells"
-    for row in record["cells"]:
-        if len(row) != len(columns):
-            yield "cells"
-        for cell in row:
-            flags = binascii.a2b_base64(cell["right"], strict_mode=True)
-            right = sum(byte.bit_count() for byte in flags)
-            if len(flags) != -(-cell["n"] // 8) or cell["correct"] != right or right > cell["n"]:
-                yield "cells.right"
-            if any(standing > cell["n"] for _, standing in cell["after"]):
-                yield "cells.after"
-            if len(cell.get("passes", ())) not in (0, len(cell["after"]) or 1):
-                yield "cells.passes"
-            counts = [sum(each) for each in zip(*cell.get("by_class", ()), strict=True)]
-            wrong = record.get("classes") and len(cell.get("by_class", ())) not in (0, len(record["classes"]))
-            if wrong or counts not in ([], [cell["n"], right]) or any(s > n for n, s in cell.get("by_class", ())):
-                yield "cells.by_class"
-    for place, column in enumerate(columns):
-        if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):
-            yield "cells.after"
-        if any(of >= place for of in column["of"]) or (column["kind"] == "worst") != bool(column["of"]):
-            yield "columns.of"
-        if column["kind"] == "attack" and column["threat"] is None:
-            yield "columns.threat"
-        proved = column.get("proved")
-        if (column["kind"] == "certified") != (proved is not None) or proved != (
-            record["settings"].get("certified") if proved else None
-        ):
-            yield "columns.proved"
-    for row, cells in zip(rows, record["cells"], strict=True):
-        if sum(n for n, _, _ in row["reliability"]) != cells[0]["n"]:
-            yield "rows.reliability"
-        audit = row["audit"]
-        if audit is not None:
-            grid = audit["landscape"]["loss"]
-            square = len(grid) == len(audit["landscape"]["axis"]) and all(len(line) == len(grid) for line in grid)
-            if not square or audit["robust"]["correct"] > audit["robust"]["n"]:
-                yield "rows.audit"
-    if (record["settings"].get("audited") is not None) != all(row["audit"] is not None for row in rows):
-        yield "rows.audit"

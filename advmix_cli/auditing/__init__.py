@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from advmix_cli.attacks import batches, to_float
+from advmix_cli.attacks import batches, frozen, logits, to_float
+from advmix_cli.attacks.common import margin
 from advmix_cli.auditing.checks import STAGES, Checks
 from advmix_cli.auditing.grades import Check
 from advmix_cli.auditing.settled import settled
@@ -111,10 +112,15 @@ def _landscape(run: Checks) -> dict[str, Any]:
     axis = torch.linspace(-1, 1, _GRID, device=x.device)
     points = (x + axis.view(-1, 1, 1, 1, 1) * towards + axis.view(1, -1, 1, 1, 1) * beside).flatten(0, 1)
     points = points.clamp_(0, 1)
-    losses = score(run.model, points, y.expand(len(points)), batch_size=run.size).losses
+    labels = y.expand(len(points))
+    losses = score(run.model, points, labels, batch_size=run.size).losses
+    with frozen(run.model), torch.no_grad():
+        parts = zip(torch.split(points, run.size), torch.split(labels, run.size), strict=True)
+        margins = torch.cat([-margin(logits(run.model, some), right) for some, right in parts])
     return {
         "image": index,
         "label": int(y),
         "axis": axis.tolist(),
         "loss": losses.view(_GRID, _GRID).tolist(),  # rows along the attack
+        "margin": margins.view(_GRID, _GRID).tolist(),  # of the logits: below 0 it is misclassified
     }

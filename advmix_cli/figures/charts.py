@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from advmix_cli.figures.axes import in_digits, legend, titled
 from advmix_cli.figures.style import COLOURS, MARKERS, STYLE
@@ -15,6 +16,8 @@ from advmix_cli.figures.style import COLOURS, MARKERS, STYLE
 _POINT: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.5, "markersize": 5, "linestyle": ""}
 _NAME = 14
 """Letters of a class's name that are shown."""
+
+_BOUNDARY = "#e6007e"
 
 Interval = tuple[float, float]
 Known = tuple[float, Interval] | None
@@ -199,19 +202,33 @@ def classes(
     return figure
 
 
-def landscape(models: list[tuple[str, list[float], list[list[float | None]]]], title: str) -> Figure:
-    """The loss around an image for models (label, axis, loss): up along its attack, across a random direction.
+class Around(NamedTuple):
+    """What a model makes of the points around an image: rows along its attack, columns along a random direction.
 
-    `axis` is in units of the whole perturbation, the clean image in the middle, the attacked one at the top. A
-    loss of None is infinite, and left blank.
+    `axis` is in units of the whole perturbation, the clean image in the middle, the attacked one at the end. `loss` is
+    in nats, None where it is infinite; `margin` that of the logits, below 0 where it is wrong, None: not known.
     """
+
+    label: str
+    axis: list[float]
+    loss: list[list[float | None]]
+    margin: list[list[float | None]] | None = None
+
+
+def landscape(models: Sequence[Around], title: str) -> Figure:
+    """The loss around an image of each model, up along the attack, and where its decision changes."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 3.1 * len(models), 3.7), layout="constrained")
+        figure, bounded = Figure(figsize=(1.2 + 3.1 * len(models), 3.9), layout="constrained"), False
         panels = figure.subplots(1, len(models), squeeze=False)[0]
-        for axes, (label, axis, loss) in zip(panels, models, strict=True):
+        for axes, (label, axis, loss, margin) in zip(panels, models, strict=True):
             values = np.array(loss, dtype=float)  # None is nan there
             values = np.ma.masked_invalid(values) if np.isfinite(values).any() else np.zeros(values.shape)
             shown = axes.contourf(axis, axis, values, levels=20, cmap="cividis")
+            shown.set_edgecolor("face")  # no seams between the levels in SVG
+            margins = np.array([] if margin is None else margin, dtype=float)
+            if margins.size and np.nanmin(margins) < 0 < np.nanmax(margins):
+                axes.contour(axis, axis, margins, levels=[0], colors=[_BOUNDARY], linewidths=2)
+                bounded = True
             axes.plot([0, 0], [0, 1], color="white", linewidth=1)
             axes.plot([0], [0], "o", color="white", markeredgecolor="black")
             axes.plot([0], [1], "X", color="white", markeredgecolor="black", clip_on=False)
@@ -220,5 +237,8 @@ def landscape(models: list[tuple[str, list[float], list[list[float | None]]]], t
             axes.grid(False)
             figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02).set_label("loss (nats)", fontsize=8)
         panels[0].set_ylabel("along the attack")
+        if bounded:
+            line = Line2D([], [], color=_BOUNDARY, linewidth=2, label="where the decision changes")
+            legend(figure, [line], 1)
         titled(figure, title)
     return figure

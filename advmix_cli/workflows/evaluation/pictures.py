@@ -108,9 +108,10 @@ def landscape(evaluation: Evaluation) -> Figure:
     from advmix_cli import figures
 
     models = [
-        (f"{name}\nimage {audit['landscape']['image']}", audit["landscape"]["axis"], audit["landscape"]["loss"])
+        figures.Around(f"{name}\nimage {audit['landscape']['image']}", *(audit["landscape"].get(part) for part in
+                       ("axis", "loss", "margin")))
         for name, audit in evaluation.audited[:4]
-    ]
+    ]  # fmt: skip
     return figures.landscape(
         models, "cross-entropy between a clean image (circle), its attacked one (cross) and a random direction"
     )
