@@ -25,6 +25,7 @@ KINDS = {
     "reliability": ("reliability",),
     "compare": ("compare",),
     "classes": ("classes",),
+    "confusion": ("confusion", "pa"),
 }
 TEXTS = {
     "samples": ["original", "perturbation", "what a says", "PGD linf eps 0.3", "robust accuracy 1.00 %", "each class"],
@@ -42,12 +43,13 @@ TEXTS = {
     ],
     "compare": ["clean", "a", "b", "95 % interval", "PGD linf eps 0.3"],
     "classes": ["clean", "class", "accuracy of each class", "9"],
+    "confusion": ["clean", "attacked", "taken for", "PGD linf eps 0.3", "n = 100", "% of the class", "9"],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_are_whole_and_say_what_they_show(trained: Path, advmix: Run, tmp_path: Path, kind: str) -> None:
-    if kind not in ("samples", "curves", "mixing"):
+    if kind not in ("samples", "curves", "mixing", "confusion"):
         assert advmix("eval", "a", "b", "--samples", "pa").code == 0
     first = advmix("visualize", *KINDS[kind], "--json", "--out", tmp_path / "picture.svg").data
     with Image.open(first["png"]) as image:

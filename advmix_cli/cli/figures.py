@@ -69,6 +69,29 @@ def samples(
 
 
 @app.command()
+def confusion(
+    ctx: typer.Context,
+    samples: o.SamplesArgument = "latest",
+    out: o.Out = None,
+    name: o.Name = None,
+    force: o.Force = False,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """What images of each class are taken for, clean and attacked, from a sample cache."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import visualize
+
+        cache = resolve_samples(session, reference(samples, "sample cache"), of_a_stored_model(session))
+        return visualize.confusion(session, cache, visualize.To(out, name))
+
+    run(ctx, work)
+
+
+@app.command()
 def curves(
     ctx: typer.Context,
     models: o.ModelArguments = None,

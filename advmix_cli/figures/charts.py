@@ -193,8 +193,7 @@ def classes(
             axes.set_ylim(-2, 102)
             axes.set_ylabel("accuracy (%)")
             axes.set_title(label, fontsize=9)
-        short = [name if len(name) <= _NAME else name[: _NAME - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
+        short, slanted = _named(names)
         panels[-1].set_xticks(range(len(names)), short, **slanted)
         panels[-1].set_xlabel("class")
         legend(figure, panels[0].get_legend_handles_labels()[0], 3)
@@ -213,6 +212,43 @@ class Around(NamedTuple):
     axis: list[float]
     loss: list[list[float | None]]
     margin: list[list[float | None]] | None = None
+
+
+def confusion(panels: Sequence[tuple[str, Sequence[Sequence[int]]]], names: Sequence[str], title: str) -> Figure:
+    """What images of each class (row) are taken for (column), counts for panels (label, counts): shares of the row."""
+    with mpl.rc_context(STYLE):
+        side = max(3.2, 0.42 * min(len(names), 30) + 1.2)
+        figure = Figure(figsize=(side * len(panels) + 0.8, side + 0.7), layout="constrained")
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        short, slanted = _named(names)
+        for axes, (label, counts) in zip(drawn, panels, strict=True):
+            held = np.array(counts, dtype=float)
+            shares = 100 * held / np.maximum(held.sum(1, keepdims=True), 1)
+            shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+            if len(names) <= _FEW:
+                for (i, j), share in np.ndenumerate(shares):
+                    if held[i, j]:
+                        axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7,
+                                  color="black" if share > 55 else "white")  # fmt: skip
+            if len(names) <= 30:
+                axes.set_xticks(range(len(names)), short, **slanted)
+                axes.set_yticks(range(len(names)), short)
+            axes.tick_params(length=0)
+            axes.grid(False)
+            axes.set_title(label, fontsize=9)
+            axes.set_xlabel("taken for")
+        drawn[0].set_ylabel("class")
+        bar = figure.colorbar(shown, ax=list(drawn), fraction=0.04, pad=0.02)
+        bar.set_label("% of the class")
+        bar.outline.set_visible(False)
+        titled(figure, title)
+    return figure
+
+
+def _named(names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The names of classes at an axis, and how they lie there."""
+    short = [name if len(name) <= _NAME else name[: _NAME - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
+    return short, {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
 
 
 def landscape(models: Sequence[Around], title: str) -> Figure:

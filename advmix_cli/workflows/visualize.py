@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from advmix_cli.data import ImageSet
+
 _SHUFFLES = 50
+_AT_A_TIME = 64
 
 
 class To(NamedTuple):
@@ -63,19 +66,13 @@ class Choice:
 
 def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Result:
     """Originals, attacked against the model, and the perturbation, with what the model says and how surely."""
-    model = attacked_model(session, cache)
-    record = cache.record
-    assert record is not None  # attacked_model refuses files of others
+    model, record = _of_cache(session, cache)
 
     def draw() -> Figure:
-
         from advmix_cli import attacks, evaluation
 
         device = session.device()
-        x_adv, labels, index = artifacts.samples_tensors(cache.path)
-        images = session.images(record["dataset"], record["split"]).take(index)
-        if record["fingerprint"] != session.fingerprint(record["dataset"]):
-            raise UsageError(f"{cache.label} was made from other images", "attack again: advmix attack")
+        images, x_adv, labels, index = _met(session, cache)
         net = load_model(model, device)
 
         def right(pixels: torch.Tensor) -> torch.Tensor:
@@ -109,6 +106,61 @@ def samples(session: Session, cache: SamplesRef, choice: Choice, to: To) -> Resu
         session,
         "samples",
         {"samples": cache.identity(), "choice": dataclasses.asdict(choice), "model": model.label},
+        draw,
+        to,
+        {"samples": cache.label, "model": model.label},
+    )
+
+
+def _of_cache(session: Session, cache: SamplesRef) -> tuple[ModelRef, dict[str, Any]]:
+    """The model that a cache attacks, and the cache's record."""
+    model = attacked_model(session, cache)
+    assert cache.record is not None  # attacked_model refuses files of others
+    return model, cache.record
+
+
+def _met(session: Session, cache: SamplesRef) -> tuple[ImageSet, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The images that a cache attacks, the attacked ones, their labels and their numbers."""
+    record = cache.record
+    assert record is not None
+    x_adv, labels, index = artifacts.samples_tensors(cache.path)
+    images = session.images(record["dataset"], record["split"]).take(index)
+    if record["fingerprint"] != session.fingerprint(record["dataset"]):
+        raise UsageError(f"{cache.label} was made from other images", "attack again: advmix attack")
+    return images, x_adv, labels, index
+
+
+def confusion(session: Session, cache: SamplesRef, to: To) -> Result:
+    """What images of each class are taken for, clean and attacked."""
+    model, record = _of_cache(session, cache)
+
+    def draw() -> Figure:
+        import torch
+
+        from advmix_cli import attacks, figures
+
+        device, (images, x_adv, labels, _) = session.device(), _met(session, cache)
+        net, names = load_model(model, device), images.info.classes
+
+        def counted(pixels: torch.Tensor) -> list[list[int]]:
+            with attacks.frozen(net), torch.no_grad():
+                said = [
+                    attacks.logits(net, part.to(device)).argmax(1).cpu() for part in torch.split(pixels, _AT_A_TIME)
+                ]
+            which = labels * len(names) + torch.cat(said)
+            return which.bincount(minlength=len(names) ** 2).view(len(names), -1).tolist()
+
+        return figures.confusion(
+            [("clean", counted(attacks.to_float(images.x[:]))), ("attacked", counted(x_adv))],
+            names,
+            f"{short_name(record['dataset'])} under {Threat.from_dict(record['threat'])}\n"
+            f"what {model.label} takes images of each class for, in percent of the class, n = {record['n']}",
+        )
+
+    return _figure(
+        session,
+        "confusion",
+        {"samples": cache.identity(), "model": model.label},
         draw,
         to,
         {"samples": cache.label, "model": model.label},
