@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from advmix_cli.errors import AdvmixError
+from advmix_cli.layout import laid_out, wrapped
 from advmix_cli.results import Facts, Result, Table, shown
 from advmix_cli.settings import SCHEMA, plain
 
@@ -163,10 +163,11 @@ class Output:
         self._table(table, _console(sys.stderr))
 
     def _table(self, table: Table, console: RichConsole) -> None:
+        width = RichConsole(file=console.file).width if console.is_terminal else None
         if table.rows:
-            console.print(_drawn(table))
+            console.print(laid_out(table, width))
         if table.note:
-            console.print(_text(table.note, "dim"))
+            console.print(_text(wrapped(shown(table.note), width), "dim"))
 
     # What is said on the way
 
@@ -212,25 +213,10 @@ class Output:
         with Live(console=self._err, transient=True, auto_refresh=False) as shown_now:
 
             def show(table: Table) -> bool:
-                shown_now.update(_drawn(table), refresh=True)
+                shown_now.update(laid_out(table, self._err.width), refresh=True)
                 return True
 
             yield show
-
-
-def _drawn(table: Table) -> RichTable:
-    drawn = RichTable(
-        box=None,
-        pad_edge=False,
-        title=_text(table.title) if table.title else None,
-        title_justify="left",
-        header_style="bold",
-    )
-    for column in table.columns:
-        drawn.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(_text(cell) for cell in row))
-    return drawn
 
 
 class _Bar:

@@ -20,7 +20,7 @@ LAYERS = [
     {"advmix_cli.settings", "advmix_cli.statistics", "advmix_cli.files", "advmix_cli.zoo", "advmix_cli.world"},
     {"advmix_cli.names", "advmix_cli.gathering", "advmix_cli.locks"},
     {"advmix_cli.threats", "advmix_cli.ways", "advmix_cli.results", "advmix_cli.store"},
-    {"advmix_cli.judging", "advmix_cli.remote", "advmix_cli.formats"},
+    {"advmix_cli.judging", "advmix_cli.remote", "advmix_cli.formats", "advmix_cli.layout"},
     {"advmix_cli.config"},
     {
         "advmix_cli.runtime",
@@ -81,7 +81,7 @@ def test_dependencies_point_one_way(module: str) -> None:
     [
         ("typer", "advmix_cli.cli"),
         ("matplotlib", "advmix_cli.figures"),
-        ("rich", "advmix_cli.output"),
+        ("rich", ("advmix_cli.output", "advmix_cli.layout")),
         ("torchvision", ("advmix_cli.data", "advmix_cli.models")),
         ("timm", "advmix_cli.models"),
         ("filelock", "advmix_cli.locks"),
