@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,12 +88,32 @@ def _keep_memory() -> None:
         mallopt(mmap_threshold, 1 << 30)
 
 
+class _Left(BaseException):
+    """Nobody waits for this part any more."""
+
+
+_OF_THREAD = threading.local()
+
+
+def _begin(left: threading.Event) -> None:
+    torch.set_num_threads(1)
+    _OF_THREAD.left = left
+
+
+def going_on() -> None:
+    """End this thread's part where nobody waits for it any more; called at every pass of a network."""
+    left = getattr(_OF_THREAD, "left", None)
+    if left is not None and left.is_set():
+        raise _Left
+
+
 def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device: torch.device) -> Iterator[Done]:
     """`function` of each part, in order. On a CPU as many at once as torch has threads, each computing with one.
 
     A small network gains nothing from a second thread within one operator, and twice the speed from a second batch
     beside the first. A part is computed by one thread however many there are, so the bytes do not depend on them.
-    No more parts are begun than there are threads: memory does not grow with their number.
+    No more parts are begun than there are threads: memory does not grow with their number. Where the caller leaves,
+    at Ctrl-C say, those that are under way end at their next `going_on`.
     """
     workers = torch.get_num_threads()
     if device.type != "cpu" or workers == 1:
@@ -100,8 +121,9 @@ def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device
         return
     torch.set_num_threads(1)  # that is MKL's; OpenMP's is each thread's own, set before torch's first large operation
     waiting: collections.deque[Future[Done]] = collections.deque()
+    left = threading.Event()
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=_begin, initargs=(left,)) as pool:
             try:
                 for part in parts:
                     waiting.append(pool.submit(function, part))
@@ -110,6 +132,7 @@ def side_by_side(function: Callable[[Part], Done], parts: Iterable[Part], device
                 while waiting:
                     yield waiting.popleft().result()
             finally:
+                left.set()
                 for future in waiting:
                     future.cancel()
     finally:

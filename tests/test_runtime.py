@@ -93,3 +93,28 @@ def test_beside_others_a_part_has_one_thread_from_its_beginning() -> None:
         assert list(runtime.side_by_side(lambda _: most(), range(4), torch.device("cpu"))) == [1] * 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_where_the_caller_leaves_what_is_under_way_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a long attack: the other thread would go on for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    ended: list[int] = []
+
+    def part(number: int) -> int:
+        while number:
+            try:
+                runtime.going_on()
+            except BaseException:
+                ended.append(number)
+                raise
+        return number
+
+    try:
+        for first in runtime.side_by_side(part, range(3), torch.device("cpu")):
+            assert first == 0
+            break
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(ended) == [1, 2]
+    runtime.going_on()  # nothing of it is left in this thread

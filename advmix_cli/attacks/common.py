@@ -12,7 +12,7 @@ from torch import nn
 
 from advmix_cli.errors import AdvmixError
 from advmix_cli.passes import Passes, count
-from advmix_cli.runtime import autocast
+from advmix_cli.runtime import autocast, going_on
 from advmix_cli.threats import Threat
 
 TOLERANCE = 1e-6
@@ -111,6 +111,7 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     On a CPU too few are filled up, so that in one thread an image's logits and gradient are the same to the bit in
     whatever batch it is.
     """
+    going_on()
     n = len(x)
     count(Passes(n))
     few = x.device.type == "cpu" and 0 < n < 16 and not model.training  # training mode counts who is there

@@ -110,6 +110,9 @@ class _Tries:
         self, which: slice | torch.Tensor, turn: int, target: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x, y, index = self._x[which], self._y[which], self._index[which]
+        if not self._threat.eps:  # there is nowhere to go
+            loss, wrong = outcome(self._model, x, y)
+            return x.clone(), loss, wrong
         tried, won = _function(self._threat)(
             self._model,
             x,

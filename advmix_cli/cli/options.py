@@ -120,6 +120,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Where all randomness comes fr
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first N images.", metavar="N", show_default="all")
 ]
+TrainLimit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", help="Learn from the first N images, and judge on at most as many.", metavar="N", show_default="all"
+    ),
+]
 Split = Annotated[str, typer.Option("--split", help="test or train.", autocompletion=complete(*SPLITS))]
 
 EvalSplit = Annotated[
