@@ -146,9 +146,9 @@ WRONG_CELLS: dict[str, Callable[[Record], None]] = {
     "more right than images": _cells(lambda cell: cell.update(correct=cell["n"] + 1)),
     "fewer right than none": _set(correct=-1),
     "a count that is not that of the flags": _cells(lambda cell: cell.update(correct=cell["correct"] - 1)),
-    "classes of fewer images than there are": _set(by_class=[[1, 0]]),
+    "classes of fewer images than there are": _set(by_class=[[1, 0]] * 10),
     "a class with more right than images": _cells(
-        lambda cell: cell.update(by_class=[[0, cell["correct"]], [cell["n"], 0]])
+        lambda cell: cell.update(by_class=[[0, cell["correct"]], [cell["n"], 0], *[[0, 0]] * 8])
     ),
     "classes of words": _set(by_class=[["many", "few"]]),
     "names of fewer classes": lambda record: record.update(classes=["one"]),

@@ -102,7 +102,7 @@ def test_where_the_caller_leaves_what_is_under_way_ends(monkeypatch: pytest.Monk
     ended: list[int] = []
 
     def part(number: int) -> int:
-        while number:
+        for _ in range(3_000_000 if number else 0):  # without end, but for a test that fails
             try:
                 runtime.going_on()
             except BaseException:
