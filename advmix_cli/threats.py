@@ -45,7 +45,8 @@ class Attack:
     eps. `refills`: where it stops early, others take the places of those that are done. `options` are the fields of a
     threat that mean something to it beside norm and eps, `settings` their values where nothing else is said. `version`
     grows when its results do. `cost` gives the most passes that one try takes of one image. `parts` are those of an
-    ensemble; those beyond the first `standard` follow it and are no part of its figure.
+    ensemble; those beyond the first `standard` follow it and are no part of its figure. `proof` is a function, as
+    module:function, that says of which images it can be proved that no attack would bring anything.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Attack:
     refills: bool = False
     parts: tuple[Part, ...] = ()
     standard: int = 0
+    proof: str = ""
 
 
 def _gradient_at_start(threat: Threat) -> Cost:
@@ -96,10 +98,10 @@ ATTACKS = {
         Attack("autoattack", "AutoAttack", settings=_PUBLISHED, standard=4, parts=(
             Part("apgd-ce"), Part("apgd-t"), Part("fab-t"), Part("square"), Part("square-pgd", {"restarts": 6}),
         )),
-        Attack("fast", "Fast cascade", settings=_PUBLISHED, standard=4, parts=(
+        Attack("fast", "Fast cascade", settings=_PUBLISHED, version=2, standard=4, parts=(
             Part("pma"), Part("apgd-t", {"targets": 3}), Part("square-pgd", {"queries": 1000}),
             Part("square-pgd", {"restarts": 5}, raised=0.1),
-        )),
+        ), proof="advmix_cli.bounds.certify:proved"),
     )
 }  # fmt: skip
 """Every attack. `autoattack` is the standard ensemble of Croce and Hein 2020 with the settings that its authors

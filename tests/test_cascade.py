@@ -14,6 +14,7 @@ from torch import nn
 from advmix_cli import attacks, draws
 from advmix_cli.attacks import sets
 from advmix_cli.attacks.pma import pma
+from advmix_cli.bounds import certify_set
 from advmix_cli.threats import ATTACKS, Part, Threat
 
 __all__ = ["lenet"]
@@ -135,6 +136,38 @@ def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMas
     assert sorted(samples[labels[2]]) == after[1].right.nonzero().squeeze(1).tolist()
     assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
     assert 0 < int(raised.sum()) < int(after[2].right.sum())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_intervals_prove_is_not_attacked_and_stands(
+    short: None, norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1024, 24), nn.ReLU(), nn.Linear(24, 10)).eval()
+    x, _ = batch(60)
+    y = net(x).argmax(1)
+    threat = Threat.of("fast", norm, {"linf": 1e-3, "l2": 0.05}[norm])
+    met: set[int] = set()
+    found = attacks.attack_set(net, x, y, threat, seed=0, on_piece=lambda piece: met.update(
+        piece["samples"].tolist() if piece["part"] != "clean" else ()))  # fmt: skip
+    proved = certify_set(net, x, y, threat.eps, norm=norm, bounds="ibp").right
+    assert torch.equal(found.proved, proved)
+    assert 0 < int(proved.sum()) < 60
+    assert met == set((~proved).nonzero().squeeze(1).tolist())
+    assert bool(found.robust[proved].all())
+    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], proof=""))
+    without = attacks.attack_set(net, x, y, threat, seed=0)
+    assert torch.equal(found.robust, without.robust)
+    assert not bool(without.proved.any())
+    took = [sum(after.passes.forward for after in run.after.values()) for run in (found, without)]
+    assert 180 < took[0] < took[1]
+
+
+def test_of_a_network_without_bounds_nothing_is_proved(masked: HalfMasked, short: None) -> None:
+    net = nn.Sequential(masked, nn.Softsign()).eval()
+    x, _ = batch(8)
+    found = attacks.attack_set(net, x, net(x).argmax(1), Threat.of("fast", "linf", 1e-4), seed=0)
+    assert not bool(found.proved.any())
 
 
 @on_cpu

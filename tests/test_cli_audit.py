@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 import shutil
 import subprocess
@@ -86,7 +87,9 @@ def test_the_report_is_one_file_that_asks_nothing_of_anyone(trained: Path, advmi
                      "--json")  # fmt: skip
     assert outcome.data["report"] == str(out)
     page = out.read_text()
-    assert page.count("<img ") == len(report._CAPTIONS)
+    attacked = [f"Images attacked against {model}" for model in ("a", "b")]
+    captions = [*report._CAPTIONS.values(), *attacked, "Accuracy and loss over the epochs of training"]
+    assert sorted(map(html.unescape, re.findall('<img alt="([^"]*)"', page))) == sorted(captions)
     assert not re.search(r"(src|href)=[\"'](?!data:|#part-)", page)
     assert "<script" not in page
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_a_terminal_is_asked_for_its_width(home: Path) -> None:
     """A command on a terminal of 60 columns: with a pseudo-terminal."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm"}
-    done = subprocess.Popen(["advmix", "methods"], stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    done = subprocess.Popen(
+        [sys.executable, "-m", "advmix_cli", "methods"], stdout=theirs, stderr=subprocess.DEVNULL, env=environment
+    )
     os.close(theirs)
     seen = b""
     try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import on_cpu
 from torch import nn
 
 from advmix_cli import models, runtime
 from advmix_cli.attacks import batches
+from advmix_cli.attacks.common import frozen, gradient, objective
 
 
 def test_on_cuda_float32_means_float32_and_what_is_not_deterministic_warns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +75,28 @@ def test_a_cpu_thread_takes_what_suits_it(
     n: int, asked: int | None, refilled: bool, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "threads", lambda: 4)
+    monkeypatch.setattr(batches, "fewest", lambda model: 4)
     assert batches.on_cpu(models.build("lenet5"), n, asked, refilled=refilled) == size
+
+
+@on_cpu
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(400, 120), (120, 84), (84, 10), (1600, 100)])
+def test_as_many_are_computed_as_take_the_routine_of_many(inputs: int, outputs: int, bias: bool) -> None:
+    """Whatever machine this is: few rows and many are the same to the bit."""
+    layer = nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs, bias=bias)).eval()
+    x, y = torch.rand((40, 1, 1, inputs)), torch.zeros(40, dtype=torch.long)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with frozen(layer):
+            slope, _, said = gradient(layer, x, objective("ce", y, None))
+            for n in (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 33):
+                few, _, logits = gradient(layer, x[:n], objective("ce", y[:n], None))
+                assert torch.equal(logits, said[:n])
+                assert torch.equal(few, slope[:n])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many() -> None:
@@ -100,9 +124,13 @@ def test_where_the_caller_leaves_what_is_under_way_ends(monkeypatch: pytest.Monk
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     ended: list[int] = []
+    begun = threading.Barrier(3, timeout=60)
 
     def part(number: int) -> int:
-        for _ in range(3_000_000 if number else 0):  # without end, but for a test that fails
+        if number == 0:
+            return number
+        begun.wait()
+        for _ in range(3_000_000):  # without end, but for a test that fails
             try:
                 runtime.going_on()
             except BaseException:
@@ -113,6 +141,7 @@ def test_where_the_caller_leaves_what_is_under_way_ends(monkeypatch: pytest.Monk
     try:
         for first in runtime.side_by_side(part, range(3), torch.device("cpu")):
             assert first == 0
+            begun.wait()
             break
     finally:
         torch.set_num_threads(before)

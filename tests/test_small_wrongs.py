@@ -502,7 +502,9 @@ def test_cells_say_what_is_right_in_their_column() -> None:
             f"part {i}": After(torch.tensor(right, dtype=torch.bool), torch.full((4,), float(i + 1)), Passes(i, i))
             for i, right in enumerate(rights)
         }
-        return AttackedSet(torch.ones(4, dtype=torch.bool), after, Change(0.1, 0.2), None, 4)
+        return AttackedSet(
+            torch.ones(4, dtype=torch.bool), after, torch.zeros(4, dtype=torch.bool), Change(0.1, 0.2), None, 4
+        )
 
     met = [
         Column("clean", "clean"),

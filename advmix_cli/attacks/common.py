@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -98,11 +99,47 @@ def objective(kind: str, y: torch.Tensor, target: torch.Tensor | None) -> Loss:
 def fewest(model: nn.Module) -> int:
     """Images that a CPU thread computes at least at a time: other routines compute fewer, and round otherwise.
 
-    Linear layers have others below 4, and torch gives a 1x1 convolution in steps of 1 to another library below 16.
-    Threads within a layer would divide the images among them, and come upon too few however many there are.
+    Of linear layers it is seen on this machine how many take the routine of many, and torch gives a 1x1 convolution in
+    steps of 1 to another library below 16. Threads within a layer would divide the images among them, and come upon too
+    few however many there are.
     """
-    ones = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
-    return 16 if any(layer.stride == layer.dilation == (1, 1) for layer in ones) else 4
+    least = 4
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride == layer.dilation == (1, 1):
+            least = _ENOUGH
+        if isinstance(layer, nn.Linear):
+            least = max(least, _fewest_of(layer.in_features, layer.out_features, layer.bias is not None))
+    return least
+
+
+_ENOUGH = 16
+"""Images of which no layer was seen to take the routine of few."""
+
+
+@functools.cache
+def _fewest_of(inputs: int, outputs: int, bias: bool) -> int:
+    """The least number of rows from 4 on that a linear layer of that size computes as it does many, there and back.
+
+    In one thread, as attacks compute.
+    """
+    draw = torch.Generator().manual_seed(0)
+    weight, offset = torch.rand(outputs, inputs, generator=draw), torch.rand(outputs, generator=draw) if bias else None
+    x = torch.rand(4 * _ENOUGH, inputs, generator=draw).requires_grad_()
+
+    def there_and_back(n: int) -> torch.Tensor:
+        with torch.enable_grad():
+            said = F.linear(x[:n], weight, offset)
+            (slope,) = torch.autograd.grad((said * weight[:, 0]).sum(), x)
+        return torch.cat([said.detach(), slope[:n]], 1)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        many = there_and_back(len(x))
+        differing = (n for n in range(_ENOUGH - 1, 3, -1) if not torch.equal(there_and_back(n), many[:n]))
+        return next(differing, 3) + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -114,7 +151,7 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     going_on()
     n = len(x)
     count(Passes(n))
-    few = x.device.type == "cpu" and 0 < n < 16 and not model.training  # training mode counts who is there
+    few = x.device.type == "cpu" and 0 < n < _ENOUGH and not model.training  # training mode counts who is there
     missing = fewest(model) - n if few else 0
     if missing <= 0:
         result: torch.Tensor = model(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,13 +36,17 @@ class Attacked:
     passes: Passes
 
 
-def _function(threat: Threat) -> Callable[..., Found]:
-    source = threat.declared.source
-    if not source:
-        raise UsageError(f"{threat.attack} is an ensemble, which attacks whole sets", "use attack_set")
+def function(source: str) -> Callable[..., Any] | None:
+    """What a declaration names as module:function; None where it names nothing."""
     module, _, name = source.partition(":")
-    name += "_as_run" if threat.variant == "as-run" else ""
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(module), name) if source else None
+
+
+def _function(threat: Threat) -> Callable[..., Found]:
+    run = function(threat.declared.source + ("_as_run" if threat.variant == "as-run" else ""))
+    if run is None:
+        raise UsageError(f"{threat.attack} is an ensemble, which attacks whole sets", "use attack_set")
+    return run
 
 
 def starts(index: torch.Tensor, shape: torch.Size, threat: Threat, seed: int, *turn: object) -> torch.Tensor | None:

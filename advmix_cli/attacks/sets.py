@@ -11,7 +11,7 @@ from torch import nn
 
 from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import Change, frozen, logits, to_float, verdicts
-from advmix_cli.attacks.run import attack
+from advmix_cli.attacks.run import attack, function
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
 from advmix_cli.passes import Passes
@@ -46,13 +46,15 @@ class AttackedSet:
     """What attacking a set of N gave, on the CPU.
 
     `clean` (N,) are the images that are right before the attack, `after` says how they stand after each part of the
-    threat, by the parts' labels. `x_adv` (N,C,H,W) are the worst images that were found, None where they were not asked
+    threat, by the parts' labels. `proved` (N,) are those that were not attacked, since the threat says how to prove
+    nothing would come of it. `x_adv` (N,C,H,W) are the worst images that were found, None where they were not asked
     for. `change` is the largest change, `batch_size` how many images were computed at a time, `left` how many samples
     have yet to be attacked: none, unless a range was asked for.
     """
 
     clean: torch.Tensor
     after: dict[str, After]
+    proved: torch.Tensor
     change: Change
     x_adv: torch.Tensor | None
     batch_size: int
@@ -113,7 +115,7 @@ def attack_set(
             on_work(*run.work())
             on_piece(piece)
         on_part(part.label, run.standing_after(part))
-    return AttackedSet(run.clean, run.after, run.change, run.x_adv, run.size, run.left)
+    return AttackedSet(run.clean, run.after, run.proved, run.change, run.x_adv, run.size, run.left)
 
 
 class _Run:
@@ -138,7 +140,9 @@ class _Run:
         attacks = [part.attack for part in self.parts]
         self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
+        self._proof, self._threat = function(threat.declared.proof), threat
         self.clean = torch.zeros(len(x), dtype=torch.bool)
+        self.proved = torch.zeros(len(x), dtype=torch.bool)
         self.change, self._known = Change(), False
         # By part, as all stand after it, if nothing is left to do.
         self._robust = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
@@ -186,6 +190,9 @@ class _Run:
             if not self._known:
                 self.clean[:], self._known = piece["right"], True
                 self._robust[:], self._losses[:] = self.clean, piece["losses"]
+                if "proved" in piece:
+                    self.proved[piece["proved"]] = True
+                    self._passes[0].add(Passes(*piece["passes"]))
             return
         part = [part.label for part in self.parts].index(piece["part"])
         samples, worse = piece["samples"], piece["worse"]
@@ -207,6 +214,11 @@ class _Run:
             found = list(side_by_side(self._clean, parts, self._x.device))
         losses, wrong = (torch.cat(each).cpu() for each in zip(*found, strict=True))
         piece = {"part": "clean", "right": ~wrong, "losses": losses}
+        if self._proof is not None and not bool(wrong.all()):
+            right = (~wrong).nonzero().squeeze(1)
+            where = right.to(self._x.device)
+            proved, passes = self._proof(self._model, self._x[where], self._y[where], self._threat)
+            piece |= {"proved": right[proved], "passes": [passes.forward, passes.backward]}
         self.take(piece)
         yield piece
 
@@ -228,6 +240,7 @@ class _Run:
     def _wanted(self, part: int) -> torch.Tensor:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
+        wanted &= ~self.proved
         share = self._raised[part]
         return wanted if share is None else wanted & (self._losses[part - 1] > (1 + share) * self._losses[part - 2])
 

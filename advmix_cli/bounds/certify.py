@@ -9,19 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from advmix_cli.attacks import batches
 from advmix_cli.attacks.common import frozen, to_float
 from advmix_cli.bounds import intervals, linear
 from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.data.pixels import Pixels
-from advmix_cli.errors import StateError, known_name
+from advmix_cli.errors import StateError, UsageError, known_name
 from advmix_cli.judging import BOUNDS
+from advmix_cli.passes import Passes
+from advmix_cli.threats import Threat
 
 _OUTWARD = 1e-5
 """What the margins must exceed, as a share of the largest logit: more than a network's float32 rounds away."""
 
 _INTERVALS, _LINEAR, _ON_A_GPU = 64, 8, 16
 """Images that are bounded at a time; on a GPU as many times more."""
+
+_ENDS_AND_IMAGE = 3
+"""Forward passes that intervals take of an image."""
 
 Piece = dict[str, Any]
 
@@ -96,7 +102,8 @@ def certify_set(
     on_work(len(mine) - len(todo), len(todo))
     with frozen(model):
         network = trace(model, tuple(x.shape[1:]))
-        for these in torch.split(todo, _INTERVALS * _more(y.device)) if len(todo) else ():
+        most = min(_INTERVALS * _more(y.device), batches.suitable(model, x, None))  # large images take memory
+        for these in torch.split(todo, most) if len(todo) else ():
             labels = y[these]
             proved = margins(network, to_float(x[these]), labels, eps, norm=norm, bounds=bounds)
             least = proved.scatter(1, labels[:, None], torch.inf).amin(1)
@@ -105,6 +112,20 @@ def certify_set(
             on_work(len(labels), len(todo) - int(done[todo].sum()))
             on_piece({"samples": these.clone(), "proved": found[:, these].clone()})
     return Certified(found[0] > 0, found[0], found[1], int((~done).sum()))
+
+
+def proved(model: nn.Module, x: Pixels, y: torch.Tensor, threat: Threat) -> tuple[torch.Tensor, Passes]:
+    """Which images (N,C,H,W) with labels (N,) intervals prove right under a threat, and what that took.
+
+    None of a network with a layer that has no bound.
+    """
+    try:
+        right = certify_set(model, x, y, threat.eps, norm=threat.norm, bounds="ibp").right
+    except UsageError as error:
+        if error.code != "no-bound":
+            raise
+        return torch.zeros(len(x), dtype=torch.bool), Passes()
+    return right, Passes(_ENDS_AND_IMAGE * len(x))
 
 
 def _more(device: torch.device) -> int:

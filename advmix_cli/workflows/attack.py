@@ -118,6 +118,7 @@ def _attack(
         "linf_max": attacked.change.linf,
         "l2_max": attacked.change.l2,
         "after": after,
+        "proved": int(attacked.proved.sum()),
         "passes": [dataclasses.astuple(then.passes) for then in attacked.after.values()],
         "made": made(session, unfinished.seconds, attacked.batch_size),
     }
@@ -155,6 +156,8 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
     ]
     rows += [(f"then {part}", f"{accuracy(standing, n)}; its images are in the cache too")
              for part, standing in after[threat.standard :]]  # fmt: skip
+    if record.get("proved"):
+        rows.append(("not attacked", f"{record['proved']} images, which intervals prove"))
     rows += [
         ("largest change", changes(record) + (", not bounded by eps" if as_run else "")),
         ("cost", cost(passes, n) if passes else f"at most {cost([threat.passes], 1)}"),

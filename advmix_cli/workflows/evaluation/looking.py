@@ -23,7 +23,7 @@ _MODELS = 3
 
 def pictures(session: Session, models: Sequence[ModelRef], settings: EvalSettings) -> Iterator[tuple[str, Figure]]:
     """Captions and pictures. The images are those of the evaluation: a sample's random numbers are its own."""
-    different = list({model.function: model for model in models}.values())
+    different = list({model.function: model for model in reversed(models)}.values())[::-1]  # by their first names
     if settings.threats and settings.inference is None and len(different) <= _MODELS:
         yield from (_attacked(session, model, settings) for model in different)
     trained = [model for model in different if model.record.get("metrics")]

@@ -203,7 +203,8 @@ class _Model:
         change = {"linf_max": attacked.change.linf, "l2_max": attacked.change.l2}
         then = list(attacked.after.values())[: len(shown)]
         passes = [dataclasses.astuple(part.passes) for part in then]
-        more = {"change": change, "after": shown if len(after) > 1 else [], "passes": passes}
+        more = {"change": change, "after": shown if len(after) > 1 else [], "passes": passes,
+                "spared": int(attacked.proved.sum())}  # fmt: skip
         return (then[-1].right, then[-1].losses), more
 
     def _proved(

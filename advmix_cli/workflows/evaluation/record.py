@@ -76,8 +76,9 @@ class Cell:
     """How a model did in a column: on `n` images, with the mean `loss` in nats; `right` are their flags, base64.
 
     `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
-    each part of an ensemble, `passes` how many images each part sent (forward, backward) through the model. `note` is
-    why nothing is known. `by_class` are (images, right) of each class. What older records do not have is empty.
+    each part of an ensemble, `passes` how many images each part sent (forward, backward) through the model. `spared` of
+    them were not attacked, as intervals prove them. `note` is why nothing is known. `by_class` are (images, right) of
+    each class. What older records do not have is empty.
     """
 
     n: int
@@ -89,6 +90,7 @@ class Cell:
     note: str = ""
     by_class: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     passes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    spared: int = 0
 
     @property
     def accuracy(self) -> float:

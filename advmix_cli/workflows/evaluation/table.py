@@ -70,6 +70,7 @@ def _plain(model: str, column: Column, cell: Cell) -> dict[str, Any]:
     row |= {"note": cell.note} if cell.note else {}
     row |= cell.change or {}
     row |= costs(cell.passes, cell.n)
+    row |= {"proved": cell.spared} if cell.spared else {}
     if cell.after:
         row["stages"] = stages(cell.after, cell.passes, cell.n)
     return row
@@ -121,6 +122,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
             if cell.change and not column.further:
                 took = f"; {cost(cell.passes, cell.n)}" if cell.passes else ""
                 lines.append(f"{model}, largest change by {on}: {changes(cell.change)}{took}")
+            if cell.spared:
+                lines.append(f"{model}, {on}: intervals prove {cell.spared} images, which were not attacked")
             if cell.note:
                 lines.append(f"{model}, {on}: {cell.note}; nothing is proved")
     for on, column in columns:
