@@ -46,7 +46,8 @@ class Attack:
     threat that mean something to it beside norm and eps, `settings` their values where nothing else is said. `version`
     grows when its results do. `cost` gives the most passes that one try takes of one image. `parts` are those of an
     ensemble; those beyond the first `standard` follow it and are no part of its figure. `proof` is a function, as
-    module:function, that says of which images it can be proved that no attack would bring anything.
+    module:function, that says of which images it can be proved that no attack would bring anything. With `candidates`
+    the targets are the nearest of that many likeliest classes (`attacks.malt`), else the likeliest.
     """
 
     name: str
@@ -61,10 +62,19 @@ class Attack:
     parts: tuple[Part, ...] = ()
     standard: int = 0
     proof: str = ""
+    candidates: int = 0
 
 
 def _gradient_at_start(threat: Threat) -> Cost:
     return threat.steps + 1, threat.steps + 1
+
+
+_CANDIDATES = 100
+
+
+def _ranking(threat: Threat) -> int:
+    """A try's share of the gradients that order the targets."""
+    return -(-_CANDIDATES // max(threat.targets, 1))
 
 
 _APGD = "advmix_cli.attacks.apgd:apgd"
@@ -85,6 +95,9 @@ ATTACKS = {
                cost=_gradient_at_start),
         Attack("apgd-t", "APGD-T", _APGD, ("steps", "restarts", "targets"),
                {**_PUBLISHED, "loss": "dlr", "targets": 9}, cost=_gradient_at_start),
+        Attack("malt", "MALT", _APGD, ("steps", "restarts", "targets"),
+               {**_PUBLISHED, "loss": "dlr", "targets": 9}, candidates=_CANDIDATES,
+               cost=lambda threat: (_ranking(threat) + threat.steps + 1, _ranking(threat) + threat.steps + 1)),
         Attack("pma", "PMA", "advmix_cli.attacks.pma:pma", ("steps", "restarts"), {**_PUBLISHED},
                cost=lambda threat: (2 * threat.steps, 2 * threat.steps)),
         Attack("fab-t", "FAB-T", "advmix_cli.attacks.fab:fab", ("steps", "targets"),
@@ -99,7 +112,7 @@ ATTACKS = {
             Part("apgd-ce"), Part("apgd-t"), Part("fab-t"), Part("square"), Part("square-pgd", {"restarts": 6}),
         )),
         Attack("fast", "Fast cascade", settings=_PUBLISHED, version=2, standard=4, parts=(
-            Part("pma"), Part("apgd-t", {"targets": 3}), Part("square-pgd", {"queries": 1000}),
+            Part("pma"), Part("malt", {"targets": 3}), Part("square-pgd", {"queries": 1000}),
             Part("square-pgd", {"restarts": 5}, raised=0.1),
         ), proof="advmix_cli.bounds.certify:proved"),
     )

@@ -79,6 +79,26 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(checkpoint: Path, where: float) 
         artifacts.checkpoint_record(checkpoint)
 
 
+def test_a_checkpoint_is_verified_once_unless_it_changes(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advmix_cli.artifacts import checkpoints
+
+    times: list[int] = []
+    real = checkpoints.digest_of
+    monkeypatch.setattr(checkpoints, "digest_of", lambda parts: (times.append(1), real(parts))[1])
+    record = artifacts.checkpoint_record(checkpoint)
+    assert artifacts.checkpoint_record(checkpoint) == record
+    assert len(times) == 4, "a file of this moment may change without its times"
+    monkeypatch.setattr(checkpoints, "_SETTLED", -(1 << 60))
+    assert artifacts.checkpoint_record(checkpoint) == artifacts.checkpoint_record(checkpoint) == record
+    assert len(times) == 6
+    content = bytearray(checkpoint.read_bytes())
+    content[-1] ^= 1
+    checkpoint.write_bytes(content)
+    os.utime(checkpoint, ns=(1, 1))
+    with pytest.raises(DamagedError, match="not what was written"):
+        artifacts.checkpoint_record(checkpoint)
+
+
 def test_a_flipped_bit_anywhere_in_the_content_of_a_cache_is_found(samples: Path) -> None:
     size = os.path.getsize(samples)
     original = samples.read_bytes()

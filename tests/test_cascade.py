@@ -13,6 +13,7 @@ from torch import nn
 
 from advmix_cli import attacks, draws
 from advmix_cli.attacks import sets
+from advmix_cli.attacks.malt import nearest
 from advmix_cli.attacks.pma import pma
 from advmix_cli.bounds import certify_set
 from advmix_cli.threats import ATTACKS, Part, Threat
@@ -43,7 +44,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cascade with few steps."""
     parts = (
         Part("pma", {"steps": 1}),
-        Part("apgd-t", {"steps": 1, "targets": 1}),
+        Part("malt", {"steps": 1, "targets": 1}),
         Part("square-pgd", {"queries": 60, "steps": 2}),
         Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=0.02),
     )
@@ -105,6 +106,42 @@ def test_the_second_pass_begins_elsewhere_and_climbs_another_term(
     x, _ = batch(4)
     attacks.attack(lenet, x, lenet(x).argmax(1), Threat.of("pma", "linf", 1e-6, steps=5))
     assert terms[:: max(len(terms) // 10, 1)] == ["right"] * 2 + ["both"] * 3 + ["wrong"] * 2 + ["both"] * 3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_malt_tries_the_classes_first_that_a_linear_network_would_reach_first(lenet: nn.Sequential, norm: str) -> None:
+    x, _ = batch(6)
+    y = lenet(x).argmax(1)
+    with attacks.frozen(lenet):
+        found = nearest(lenet, x, y, lenet(x), norm, 100)
+        few = nearest(lenet, x, y, lenet(x), norm, 4)
+    for i in range(6):
+        here = x[i : i + 1].clone().requires_grad_()
+        z, distance = lenet(here)[0], {}
+        for target in set(range(10)) - {int(y[i])}:
+            gap = z[y[i]] - z[target]
+            (slope,) = torch.autograd.grad(gap, here, retain_graph=True)
+            distance[target] = float((gap / (slope.abs().sum() if norm == "linf" else slope.norm())).detach())
+        assert found[i].tolist() == sorted(distance, key=distance.__getitem__)
+        likeliest = sorted(distance, key=lambda target: -float(z[target].detach()))[:4]
+        assert few[i].tolist() == sorted(likeliest, key=distance.__getitem__)
+
+
+def test_malt_drives_to_the_nearest(lenet: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advmix_cli.attacks import run
+
+    x, _ = batch(5)
+    y = lenet(x).argmax(1)
+    threat = Threat.of("malt", "linf", 1e-7, steps=2, targets=3)
+    driven: list[torch.Tensor] = []
+    real = run._Tries.go
+    monkeypatch.setattr(run._Tries, "go", lambda self, turn, target: (driven.append(target), real(self, turn, target)))
+    found = attacks.attack(lenet, x, y, threat)
+    with attacks.frozen(lenet):
+        order = nearest(lenet, x, y, lenet(x), "linf", 100)
+    assert torch.equal(torch.stack(driven, 1), order[:, :3])
+    assert found.passes.backward <= 5 * threat.passes[1]
+    assert found.passes.backward == 5 * (9 + 3 * (threat.steps + 1))
 
 
 def test_the_cascade_as_declared() -> None:

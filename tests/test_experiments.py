@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -145,6 +146,13 @@ def test_a_file_is_carried_out_once(file: Path, home: Path, advmix: Run) -> None
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "digits.png", "learning.png", "results.html", "results.json", "results.md",
     ]  # fmt: skip
+    page = Path("out/results.html").read_text()
+    held = sum(each["verdict"] == "holds" for each in made.data["claims"])
+    assert f"{held} of 2 hold" in page
+    saved = {kind: base64.b64decode(text).decode() for kind, text in
+             re.findall('<a download="[^"]+" href="data:([^;]+);base64,([^"]+)"', page)}  # fmt: skip
+    assert saved["text/csv"].startswith("table,row,column,unit,")
+    assert json.loads(saved["application/json"])["claims"] == json.loads(Path("out/results.json").read_text())["claims"]
     before = without_times(Path("out/results.json"))
     checkpoints = {path.name: path.read_bytes() for path in (home / "checkpoints").iterdir()}
     again = advmix("run", file, "--out", "out")

@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,19 @@ def test_latex_has_no_letter_that_means_something() -> None:
         assert not re.search(r"(?<!\\)[%$#_]", row)
         assert not row.startswith("["), "behind a line's end that would be a length"
     assert r"a\_b \& 50 \% of \{\#1\} \textbar{} \$x\textasciicircum{}2\$" in rows[1]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+def test_latex_compiles(trained: Path, advmix: Run, tmp_path: Path) -> None:
+    told = advmix("eval", "a", "b", "--limit", "20", "--attack", "fgsm", "--format", "latex").out
+    body = "\n".join((r"\documentclass{article}\begin{document}", FORMATS["latex"](RESULT), told, r"\end{document}"))
+    (tmp_path / "tables.tex").write_text(body)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "tables.pdf").stat().st_size > 1000
 
 
 def test_an_evaluation_in_other_forms(trained: Path, advmix: Run) -> None:

@@ -23,7 +23,7 @@ from advmix_cli.threats import Threat
 
 __all__ = ["lenet"]
 
-STRONG = ("apgd-ce", "apgd-dlr", "apgd-t", "pma", "fab-t", "square", "square-pgd")
+STRONG = ("apgd-ce", "apgd-dlr", "apgd-t", "malt", "pma", "fab-t", "square", "square-pgd")
 _LONGER = {"square": {"queries": 300}, "square-pgd": {"queries": 100}}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from advmix_cli import draws
-from advmix_cli.attacks import batches
+from advmix_cli.attacks import batches, malt
 from advmix_cli.attacks.common import Change, frozen, logits, outcome, perturbation
 from advmix_cli.errors import UsageError
 from advmix_cli.passes import Passes, counted
@@ -78,7 +78,11 @@ def attack(
             with torch.no_grad():
                 said = logits(model, x)
             threat = threat.fitted(said.shape[1])
-            likeliest = said.scatter(1, y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
+            most = threat.declared.candidates
+            if most and threat.eps:
+                likeliest = malt.nearest(model, x, y, said, threat.norm, max(most, threat.targets))
+            else:
+                likeliest = said.scatter(1, y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
         tries = _Tries(model, x, y, threat, seed, index)
         for turn in range(threat.tries):
             target = likeliest[:, turn % threat.targets] if likeliest is not None and threat.targets else None

@@ -129,10 +129,13 @@ def markdown(data: Mapping[str, Any]) -> str:
         lines += [f"![{escaped(figure['title'])}]({figure['file']})", "", f"{figure['id']}: {figure['title']}", ""]
     if data["not_run"]:
         lines += ["## Not run", "", *(f"- {escaped(each)}" for each in data["not_run"]), ""]
-    lines += ["## What it was made from", ""]
-    made = [
+    return "\n".join([*lines, "## What it was made from", "", *markdown_rows(made_of(data)), ""])
+
+
+def made_of(data: Mapping[str, Any]) -> Table:
+    """The evaluations that the figures are of."""
+    rows = [
         (each["evaluation"], each["model"], each["dataset"], each["device"], f"{each['seconds']:.0f}", each["command"])
         for each in data["made"]
     ]
-    columns = ("evaluation", "model", "data", "device", "s", "command")
-    return "\n".join([*lines, *markdown_rows(Table(columns, made, right=("s",))), ""])
+    return Table(("evaluation", "model", "data", "device", "s", "command"), rows, right=("s",))

@@ -154,7 +154,11 @@ def facts(values: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{''.join(one(*each) for each in values)}</dl>"
 
 
-def cards(each: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> str:
+Card = tuple[str, str, Sequence[tuple[str, str]]]
+"""A name, its figure, and labelled values."""
+
+
+def cards(each: Sequence[Card]) -> str:
     """For each name its figure, in large letters, and labelled values."""
     body = "".join(
         f'<article class="card"><h2>{escaped(name)}</h2><p class="figure">{escaped(figure)}</p>'
@@ -162,6 +166,11 @@ def cards(each: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> str:
         for name, figure, values in each
     )
     return f'<div class="cards">{body}</div>'
+
+
+def listed(lines: Sequence[str]) -> str:
+    """Lines, one below the other."""
+    return f"<ul>{''.join(f'<li>{escaped(line)}</li>' for line in lines)}</ul>"
 
 
 def note(text: str) -> str:

@@ -98,7 +98,7 @@ def _attack(column: Column) -> str:
     return f"{threat.declared.title}{many} in {threat.norm} eps {number(threat.eps)}"
 
 
-def _card(evaluation: Evaluation, row: int) -> tuple[str, str, list[tuple[str, str]]]:
+def _card(evaluation: Evaluation, row: int) -> pages.Card:
     """A model: between what its robust accuracy lies, against what, how sure that is, and what the audit says."""
     model, cells, audit = evaluation.models[row], evaluation.cells[row], evaluation.rows[row].audit
     met = list(zip(evaluation.columns, cells, strict=True))
