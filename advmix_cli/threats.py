@@ -28,13 +28,15 @@ Cost = tuple[int, int]
 class Part:
     """One attack of an ensemble, with what is not as it is declared.
 
-    It is for the samples that the parts before left; where `raised` is said, only for those whose loss the part before
-    it raised by more than that share above all that was found before.
+    It is for the samples that the parts before left; where `raised` or `near` is said, only for those whose loss the
+    part before it raised by more than that share above all that was found before, and for those of whose lead, in
+    probability, less than that share is left.
     """
 
     attack: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     raised: float | None = None
+    near: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +113,10 @@ ATTACKS = {
         Attack("autoattack", "AutoAttack", settings=_PUBLISHED, standard=4, parts=(
             Part("apgd-ce"), Part("apgd-t"), Part("fab-t"), Part("square"), Part("square-pgd", {"restarts": 6}),
         )),
-        Attack("fast", "Fast cascade", settings=_PUBLISHED, version=2, standard=4, parts=(
+        Attack("fast", "Fast cascade", settings=_PUBLISHED, version=2, standard=6, parts=(
             Part("pma"), Part("malt", {"targets": 3}), Part("square-pgd", {"queries": 1000}),
-            Part("square-pgd", {"restarts": 5}, raised=0.1),
+            Part("square-pgd", {"restarts": 2}, raised=0.1, near=0.1), Part("pma", {"restarts": 5}, near=0.1),
+            Part("malt", {"targets": 3, "restarts": 3}, near=0.1),
         ), proof="advmix_cli.bounds.certify:proved"),
     )
 }  # fmt: skip

@@ -8,11 +8,12 @@ import math
 import pytest
 import torch
 from conftest import DEVICE, on_cpu
-from test_attacks import batch, lenet
+from test_attacks import batch, lenet, taught
 from torch import nn
 
-from advmix_cli import attacks, draws
+from advmix_cli import attacks, draws, models
 from advmix_cli.attacks import sets
+from advmix_cli.attacks.common import verdicts
 from advmix_cli.attacks.malt import nearest
 from advmix_cli.attacks.pma import pma
 from advmix_cli.bounds import certify_set
@@ -149,8 +150,9 @@ def test_the_cascade_as_declared() -> None:
     assert fast.standard == len(fast.parts) == len({part.label for part in fast.parts})
     assert all(part.early_stop for part in fast.parts)
     whole, standing = Threat.of("autoattack", "linf", 0.1), ATTACKS["fast"].parts
-    assert [part.raised is None for part in standing] == [True] * (len(standing) - 1) + [False]
-    cheap = sum(sum(part.passes) for part in fast.parts[:-1])
+    for_all = [part.raised is None and part.near is None for part in standing]
+    assert for_all == [True] * 3 + [False] * 3
+    cheap = sum(sum(part.passes) for part in fast.parts[:3])
     assert sum(whole.passes) >= 8 * cheap
     assert "standard" not in str(fast)
 
@@ -173,6 +175,42 @@ def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMas
     assert sorted(samples[labels[2]]) == after[1].right.nonzero().squeeze(1).tolist()
     assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
     assert 0 < int(raised.sum()) < int(after[2].right.sum())
+
+
+@on_cpu
+def test_some_parts_are_for_those_of_whose_lead_little_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = taught(models.build("lenet5", 3).train(), 10)  # it leads by little from the beginning
+    parts = Part("pma", {"steps": 2}), Part("malt", {"steps": 2}, near=0.5), Part("pma", {"steps": 4}, near=0.5)
+    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts, standard=3))
+    x, _ = batch(60)
+    y = net(x).argmax(1)
+    samples: dict[str, list[int]] = {}
+
+    def kept(piece: sets.Piece) -> None:
+        if piece["part"] != "clean":
+            samples.setdefault(piece["part"], []).extend(piece["samples"].tolist())
+
+    found = attacks.attack_set(net, x, y, Threat.of("fast", "linf", 0.04), seed=0, on_piece=kept)
+    before = verdicts(net(x), y).leads
+    labels, after = list(found.after), list(found.after.values())
+    for part in (1, 2):
+        near = after[part - 1].right & (after[part - 1].leads < 0.5 * before)
+        assert sorted(samples[labels[part]]) == near.nonzero().squeeze(1).tolist()
+        assert 0 < int(near.sum()) < int(after[part - 1].right.sum())
+
+
+def test_a_lead_is_what_the_right_class_has_more_and_the_least_of_all_tries(lenet: nn.Sequential) -> None:
+    x, _ = batch(12)
+    y = lenet(x).argmax(1)
+    said = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]]).log()
+    assert torch.allclose(verdicts(said, torch.tensor([0, 2])).leads, torch.tensor([0.2, -0.5]))
+    threat = Threat.of("pgd", "linf", 0.01, steps=2, restarts=3)
+    found = attacks.attack(lenet, x, y, threat, seed=4)
+    tries = [attacks.attack(lenet, x, y, dataclasses.replace(threat, restarts=n), seed=4).leads for n in (1, 2, 3)]
+    assert torch.equal(found.leads, tries[2])
+    assert bool((tries[0] >= tries[1]).all())
+    assert bool((tries[1] >= tries[2]).all())
+    assert bool((tries[0] > tries[2]).any())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -499,7 +499,9 @@ def test_cells_say_what_is_right_in_their_column() -> None:
 
     def attacked(*rights: list[int]) -> AttackedSet:
         after = {
-            f"part {i}": After(torch.tensor(right, dtype=torch.bool), torch.full((4,), float(i + 1)), Passes(i, i))
+            f"part {i}": After(
+                torch.tensor(right, dtype=torch.bool), torch.full((4,), float(i + 1)), torch.ones(4), Passes(i, i)
+            )
             for i, right in enumerate(rights)
         }
         return AttackedSet(

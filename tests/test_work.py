@@ -31,7 +31,8 @@ _SHORT = {
         Part("pma", {"steps": 10}),
         Part("apgd-t", {"steps": 10, "targets": 3}),
         Part("square-pgd", {"queries": 120, "steps": 4}),
-        Part("square-pgd", {"queries": 40, "steps": 4, "restarts": 2}, raised=0.1),
+        Part("square-pgd", {"queries": 40, "steps": 4, "restarts": 2}, raised=0.1, near=0.1),
+        Part("pma", {"steps": 10, "restarts": 2}, near=0.1),
     ),
 }
 

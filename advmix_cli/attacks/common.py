@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -160,15 +161,28 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return model(filled)[:n]  # type: ignore[no-any-return]
 
 
-def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cross-entropy of each sample and whether it is misclassified, (N,) both."""
+class Verdicts(NamedTuple):
+    """Of each sample, (N,): its cross-entropy in nats, whether it is misclassified, and by how much it is not.
+
+    That is the probability of the right class less the highest other.
+    """
+
+    losses: torch.Tensor
+    wrong: torch.Tensor
+    leads: torch.Tensor
+
+
+def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Verdicts:
+    """What a model says of x (N,C,H,W) with labels y (N,)."""
     with torch.no_grad():
         return verdicts(logits(model, x), y)
 
 
-def verdicts(said: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def verdicts(said: torch.Tensor, y: torch.Tensor) -> Verdicts:
     """The same of logits (N,classes)."""
-    return F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y
+    p, right = said.softmax(1), y[:, None]
+    leads = p.gather(1, right)[:, 0] - p.scatter(1, right, -1).amax(1)
+    return Verdicts(F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y, leads)
 
 
 def gradient(

@@ -25,13 +25,15 @@ Found = tuple[torch.Tensor, torch.Tensor]
 class Attacked:
     """What an attack made of a batch: images (N,C,H,W) in [0,1], and for each (N,) success and cross-entropy in nats.
 
-    `change` is how far they lie from the originals, `passes` what it took: a sample that has won takes no more of them
-    on a CPU, and on a GPU until that is seen.
+    `leads` (N,) is the least that the right class led by at the end of a try (`common.Verdicts`). `change` is how far
+    the images lie from the originals, `passes` what it took: a sample that has won takes no more of them on a CPU, and
+    on a GPU until that is seen.
     """
 
     x_adv: torch.Tensor
     success: torch.Tensor
     losses: torch.Tensor
+    leads: torch.Tensor
     change: Change
     passes: Passes
 
@@ -88,7 +90,7 @@ def attack(
             target = likeliest[:, turn % threat.targets] if likeliest is not None and threat.targets else None
             tries.go(turn, target)
         x_adv, losses, success = tries.best
-        return Attacked(x_adv, success, losses, perturbation(x, x_adv, threat), passes)
+        return Attacked(x_adv, success, losses, tries.leads, perturbation(x, x_adv, threat), passes)
 
 
 class _Tries:
@@ -99,29 +101,31 @@ class _Tries:
     ) -> None:
         self._model, self._x, self._y, self._threat, self._seed, self._index = model, x, y, threat, seed, index
         nothing = torch.full((len(x),), -torch.inf, device=x.device)
-        self.best = x, nothing, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.best = [x, nothing, torch.zeros(len(x), dtype=torch.bool, device=x.device)]
+        self.leads = -nothing
 
     def go(self, turn: int, target: torch.Tensor | None) -> None:
         """One more, on the samples that stand."""
         best, loss, success = self.best
         if turn == 0:
-            self.best = self._one(slice(None), turn, target)
+            *self.best, self.leads = self._one(slice(None), turn, target)
             return
         standing = (~success).nonzero().squeeze(1)
         if not len(standing):
             return
-        tried, tried_loss, tried_success = self._one(standing, turn, target)
+        tried, tried_loss, tried_success, leads = self._one(standing, turn, target)
+        self.leads[standing] = leads.minimum(self.leads[standing])
         better = tried_success | (tried_loss > loss[standing])
         taken = standing[better]
         best[taken], loss[taken], success[taken] = tried[better], tried_loss[better], tried_success[better]
 
     def _one(
         self, which: slice | torch.Tensor, turn: int, target: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         x, y, index = self._x[which], self._y[which], self._index[which]
         if not self._threat.eps:  # there is nowhere to go
-            loss, wrong = outcome(self._model, x, y)
-            return x.clone(), loss, wrong
+            loss, wrong, lead = outcome(self._model, x, y)
+            return x.clone(), loss, wrong, lead
         tried, won = _function(self._threat)(
             self._model,
             x,
@@ -133,8 +137,8 @@ class _Tries:
             index=index,
             seed=self._seed + turn,
         )
-        loss, wrong = outcome(self._model, tried, y)
-        return tried, loss, won | wrong
+        loss, wrong, lead = outcome(self._model, tried, y)
+        return tried, loss, won | wrong, lead
 
 
 def adversarial_batch(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from advmix_cli.attacks import batches
-from advmix_cli.attacks.common import Change, frozen, logits, to_float, verdicts
+from advmix_cli.attacks.common import Change, Verdicts, frozen, logits, to_float, verdicts
 from advmix_cli.attacks.run import attack, function
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
@@ -23,8 +23,8 @@ _APART = 10_000
 
 _STANDING = (0.5, 0.95)
 """The share of samples that is taken to stand a part of which nothing is known: the first, and one that follows."""
-_RAISED = 0.1
-"""The share of samples whose loss a part is taken to raise."""
+_DOUBTFUL = 0.1
+"""The share of samples that are taken to be for a part that is for some alone."""
 
 Piece = dict[str, Any]
 """A part of the state: what is known of some of the samples. All of them are the state."""
@@ -33,11 +33,13 @@ Piece = dict[str, Any]
 class After(NamedTuple):
     """How N images stand: `right` before and under all so far; cross-entropies of the worst found, in nats.
 
-    `passes` are what this part took, of all of them.
+    `leads` are the least that the right class led by (`common.Verdicts`). `passes` are what this part took, of all of
+    them.
     """
 
     right: torch.Tensor
     losses: torch.Tensor
+    leads: torch.Tensor
     passes: Passes
 
 
@@ -136,7 +138,7 @@ class _Run:
         self._asked, self.size = batch_size, 0
         self.parts = threat.parts
         self._together = len(self.parts) > 1
-        self._raised = [part.raised for part in threat.declared.parts] or [None]
+        self._for = [(part.raised, part.near) for part in threat.declared.parts] or [(None, None)]
         attacks = [part.attack for part in self.parts]
         self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
@@ -147,6 +149,7 @@ class _Run:
         # By part, as all stand after it, if nothing is left to do.
         self._robust = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
         self._losses = torch.full((len(self.parts), len(x)), -torch.inf)
+        self._leads = torch.zeros(len(self.parts) + 1, len(x))  # before all parts, and after each
         self._done = torch.zeros(len(self.parts), len(x), dtype=torch.bool)
         self._passes = [Passes() for _ in self.parts]
         self._told = 0.0
@@ -157,7 +160,9 @@ class _Run:
     def after(self) -> dict[str, After]:
         """How all stand after each part."""
         return {
-            part.label: After(self._robust[i].clone(), self._losses[i].clone(), self._passes[i])
+            part.label: After(
+                self._robust[i].clone(), self._losses[i].clone(), self._leads[i + 1].clone(), self._passes[i]
+            )
             for i, part in enumerate(self.parts)
         }
 
@@ -189,7 +194,7 @@ class _Run:
         if piece["part"] == "clean":
             if not self._known:
                 self.clean[:], self._known = piece["right"], True
-                self._robust[:], self._losses[:] = self.clean, piece["losses"]
+                self._robust[:], self._losses[:], self._leads[:] = self.clean, piece["losses"], piece["leads"]
                 if "proved" in piece:
                     self.proved[piece["proved"]] = True
                     self._passes[0].add(Passes(*piece["passes"]))
@@ -199,6 +204,7 @@ class _Run:
         self._done[part, samples] = True
         self._robust[part:, samples] &= ~piece["success"]
         self._losses[part:, samples[worse]] = piece["losses"]
+        self._leads[part + 1 :, samples] = piece["leads"].minimum(self._leads[part, samples])
         if self.x_adv is not None:
             self.x_adv[samples[worse]] = piece["x_adv"]
         self._passes[part].add(Passes(*piece["passes"]))
@@ -212,8 +218,8 @@ class _Run:
                 return
             parts = self._split(torch.arange(len(self._x)))
             found = list(side_by_side(self._clean, parts, self._x.device))
-        losses, wrong = (torch.cat(each).cpu() for each in zip(*found, strict=True))
-        piece = {"part": "clean", "right": ~wrong, "losses": losses}
+        losses, wrong, leads = (torch.cat(each).cpu() for each in zip(*found, strict=True))
+        piece = {"part": "clean", "right": ~wrong, "losses": losses, "leads": leads}
         if self._proof is not None and not bool(wrong.all()):
             right = (~wrong).nonzero().squeeze(1)
             where = right.to(self._x.device)
@@ -222,7 +228,7 @@ class _Run:
         self.take(piece)
         yield piece
 
-    def _clean(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _clean(self, samples: torch.Tensor) -> Verdicts:
         where = samples.to(self._x.device)
         with torch.no_grad():
             said = logits(self._model, to_float(self._x[where]))
@@ -241,8 +247,15 @@ class _Run:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
         wanted &= ~self.proved
-        share = self._raised[part]
-        return wanted if share is None else wanted & (self._losses[part - 1] > (1 + share) * self._losses[part - 2])
+        raised, near = self._for[part]
+        if raised is None and near is None:
+            return wanted
+        doubtful = torch.zeros_like(self.clean)
+        if raised is not None:
+            doubtful |= self._losses[part - 1] > (1 + raised) * self._losses[part - 2]
+        if near is not None:
+            doubtful |= self._leads[part] < near * self._leads[0]
+        return wanted & doubtful
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
@@ -250,17 +263,18 @@ class _Run:
     def work(self) -> tuple[float, float]:
         """What was done since the last call, and what is left: what a part takes of those it tried, it takes of all."""
         told, self._told = self._told, sum(passes.cost for passes in self._passes)
-        left, falling, before = 0.0, 0.0, 0.0
+        left, falling, begun, before = 0.0, 0.0, 0, 0.0
         for i, part in enumerate(self.parts):
             tried = int(self._done[i].sum())
             stand = int((self._robust[i] & self._done[i]).sum()) / tried if tried else _STANDING[i > 0]
             known = int((self._wanted(i) & self._mine).sum())
             todo = max(known - falling, 0.0)
-            if self._raised[i] is not None:  # as many of those that the part before has left as of those it tried
-                begun = int(self._done[i - 1].sum())
-                todo = known + before * (known / begun if begun else _RAISED)
+            if self._for[i] == (None, None):
+                begun, before = tried, todo
+            else:  # as many of those that the last part for all has left as of those it tried
+                todo = known + before * (known / begun if begun else _DOUBTFUL)
             left += todo * (self._passes[i].cost / tried if tried else foreseen(part, stand))
-            falling, before = falling + todo * (1 - stand) * part.early_stop, todo
+            falling += todo * (1 - stand) * part.early_stop
         return self._told - told, left
 
     def pieces(self, part: Threat) -> Iterator[Piece]:
@@ -284,7 +298,8 @@ class _Run:
         worse = success | (losses > self._losses[-1, samples]) if self._together else torch.ones_like(success)
         piece = {
             "part": part.label, "samples": samples.clone(), "success": success, "worse": worse, "losses": losses[worse],
-            "change": [found.change.linf, found.change.l2], "passes": [found.passes.forward, found.passes.backward],
+            "leads": found.leads.cpu(), "change": [found.change.linf, found.change.l2],
+            "passes": [found.passes.forward, found.passes.backward],
         }  # fmt: skip
         if self.x_adv is not None:
             piece["x_adv"] = found.x_adv[worse.to(found.x_adv.device)].cpu()
