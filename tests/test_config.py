@@ -96,7 +96,7 @@ def test_a_mended_attack_does_not_answer_from_before(attack: str, monkeypatch: p
     within = [name for name, other in ATTACKS.items() if attack in (name, *(part.attack for part in other.parts))]
     chosen = {name: dataclasses.replace(ATTACK, threat=Threat.of(name, "linf", 0.1)) for name in ATTACKS}
     before = {name: settings.key("samples", each) for name, each in chosen.items()}
-    monkeypatch.setitem(ATTACKS, attack, dataclasses.replace(ATTACKS[attack], version=2))
+    monkeypatch.setitem(ATTACKS, attack, dataclasses.replace(ATTACKS[attack], version=ATTACKS[attack].version + 1))
     changed = [name for name, each in chosen.items() if settings.key("samples", each) != before[name]]
     assert changed == within
     adversarial = presets.advtrain_settings("default", "mnist", "lenet5")
