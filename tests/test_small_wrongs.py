@@ -33,7 +33,7 @@ from advmix_cli import (
 )
 from advmix_cli.attacks import AttackedSet, apgd, fab, pgd, square_pgd
 from advmix_cli.attacks import run as attack_run
-from advmix_cli.attacks.common import Change, margin
+from advmix_cli.attacks.common import Change, Verdicts, margin
 from advmix_cli.attacks.sets import After
 from advmix_cli.attacks.square import _Squares, _stripes, _tiles, square
 from advmix_cli.attacks.standing import Standing, first_won
@@ -290,7 +290,8 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def outcome(model: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
         loss = [1.0, 3.0, 2.0][len(said) - 1]
-        return torch.full((len(x),), loss, device=x.device), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        losses = torch.full((len(x),), loss, device=x.device)
+        return Verdicts(losses, torch.zeros_like(losses, dtype=torch.bool), torch.ones_like(losses))
 
     monkeypatch.setattr(attack_run, "_function", lambda threat: nothing)
     monkeypatch.setattr(attack_run, "outcome", outcome)
