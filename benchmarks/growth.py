@@ -72,7 +72,15 @@ def picture(rows: list[dict[str, object]], out: Path) -> None:
             for command, style in zip(_LINES, ("o-", "s--", "^-.", "d:"), strict=True):
                 values = [row[command][what] for row in kept]  # type: ignore[index]
                 panel.plot([row[varied] for row in kept], values, style, label=command)
-            panel.set(xscale="log", yscale="log", xlabel=varied, ylabel=unit)
+            panel.set(xscale="log", xlabel=varied, ylabel=unit)
+            panel.set_xticks(ticks := [row[varied] for row in kept], [f"{tick:,}" for tick in ticks])
+            panel.set_xticks([], minor=True)
+            if what == "seconds":
+                panel.set_yscale("log")
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter("{x:g}")
+            else:
+                panel.set_ylim(bottom=0)
             panel.grid(alpha=0.3)
     panels[0][0].legend()
     figure.suptitle(f"Seconds and peak memory of a command; right: {_FEW:,} images")
