@@ -29,7 +29,7 @@ def html(data: Mapping[str, Any], out: Path) -> str:
     text = as_csv(Result({}, [], [*tables], records=writing.records_of(data)))
     return pages.page(
         data["title"],
-        [pages.said(data["summary"]), pages.cards([*_claims(data), _made(data)])],
+        [*map(pages.said, filter(None, [data["summary"]])), pages.cards([*_claims(data), _made(data)])],
         parts,
         "all figures, as data",
         whole,
