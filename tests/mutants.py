@@ -178,7 +178,7 @@ MUTANTS = (
     Mutant("attacks/run.py", "seed=self._seed + turn", "seed=self._seed",
            "test_small_wrongs.py::test_each_try_has_draws_of_its_own_and_the_worst_is_kept",
            "each restart draws the same"),
-    Mutant("attacks/run.py", "likeliest[:, turn % threat.targets]", "likeliest[:, (turn + 1) % threat.targets]",
+    Mutant("attacks/run.py", "ranked[:, turn % threat.targets]", "ranked[:, (turn + 1) % threat.targets]",
            "test_small_wrongs.py::test_targets_are_the_likeliest_wrong_classes_in_their_order",
            "targets are one rank off"),
     Mutant("attacks/sets.py", "self._leads[:] = self.clean,", "self._leads[:] = torch.tensor(True),",

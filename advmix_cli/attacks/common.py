@@ -67,7 +67,10 @@ def distance(x: torch.Tensor, y: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The highest wrong logit minus the right one, (N,): positive where misclassified. Source: Carlini, Wagner 2017."""
+    """The highest wrong logit minus the right one, (N,): positive where misclassified. Source: Carlini, Wagner 2017.
+
+    Or of probabilities.
+    """
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
@@ -180,9 +183,12 @@ def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Verdicts:
 
 def verdicts(said: torch.Tensor, y: torch.Tensor) -> Verdicts:
     """The same of logits (N,classes)."""
-    p, right = said.softmax(1), y[:, None]
-    leads = p.gather(1, right)[:, 0] - p.scatter(1, right, -1).amax(1)
-    return Verdicts(F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y, leads)
+    return Verdicts(F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y, -margin(said.softmax(1), y))
+
+
+def likeliest(said: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The classes (N,classes) by logits, the likeliest wrong one first and the right one last."""
+    return said.scatter(1, y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
 
 
 def gradient(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import gradient, objective
+from advmix_cli.attacks.common import gradient, likeliest, objective
 
 
 def nearest(
@@ -20,11 +20,10 @@ def nearest(
     and in L2 the length of that gradient. It takes a gradient for each of the K. Source: Melamed, Yehudai and Shamir,
     "MALT Powers Up Adversarial Attacks", NeurIPS 2024.
     """
-    wrong = said.scatter(1, y[:, None], -torch.inf)
-    likeliest = wrong.sort(dim=1, descending=True, stable=True).indices[:, : min(most, said.shape[1] - 1)]
+    candidates = likeliest(said, y)[:, : min(most, said.shape[1] - 1)]
     distances = []
-    for target in likeliest.T:
+    for target in candidates.T:
         slope, gap, _ = gradient(model, x, objective("cw", y, target))
         length = slope.flatten(1).norm(1 if norm == "linf" else 2, dim=1)
         distances.append(-gap / length.clamp(min=1e-12))
-    return likeliest.gather(1, torch.stack(distances, 1).argsort(dim=1, stable=True))
+    return candidates.gather(1, torch.stack(distances, 1).argsort(dim=1, stable=True))

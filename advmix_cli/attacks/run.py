@@ -12,7 +12,7 @@ from torch import nn
 
 from advmix_cli import draws
 from advmix_cli.attacks import batches, malt
-from advmix_cli.attacks.common import Change, frozen, logits, outcome, perturbation
+from advmix_cli.attacks.common import Change, frozen, likeliest, logits, outcome, perturbation
 from advmix_cli.errors import UsageError
 from advmix_cli.passes import Passes, counted
 from advmix_cli.runtime import side_by_side
@@ -75,19 +75,19 @@ def attack(
     """
     index = torch.arange(len(x), device=x.device) if index is None else index
     with frozen(model), counted() as passes:
-        likeliest = None
+        ranked = None
         if threat.targets or threat.loss == "dlr":
             with torch.no_grad():
                 said = logits(model, x)
             threat = threat.fitted(said.shape[1])
             most = threat.declared.candidates
             if most and threat.eps:
-                likeliest = malt.nearest(model, x, y, said, threat.norm, max(most, threat.targets))
+                ranked = malt.nearest(model, x, y, said, threat.norm, max(most, threat.targets))
             else:
-                likeliest = said.scatter(1, y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
+                ranked = likeliest(said, y)
         tries = _Tries(model, x, y, threat, seed, index)
         for turn in range(threat.tries):
-            target = likeliest[:, turn % threat.targets] if likeliest is not None and threat.targets else None
+            target = ranked[:, turn % threat.targets] if ranked is not None and threat.targets else None
             tries.go(turn, target)
         x_adv, losses, success = tries.best
         return Attacked(x_adv, success, losses, tries.leads, perturbation(x, x_adv, threat), passes)
