@@ -138,6 +138,23 @@ def test_linear_bounds_are_as_tight_as_an_independent_implementation(seed: int, 
         torch.testing.assert_close(ours[i, others], ibp[0, others], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", range(6))
+def test_with_zero_slopes_no_linear_bound_is_looser_than_intervals(kind: int) -> None:
+    torch.manual_seed(kind)
+    tighter = 0
+    for number in range(kind, kind + 120, 6):
+        model = _network(number).double()
+        x, y, eps = torch.rand(4, 1, SIDE, SIDE).double(), torch.tensor([0, 1, 2, 0]), float(torch.rand(()) * 0.3)
+        network, ball = bounds.trace(model, x.shape[1:]), Ball(x, eps)
+        with torch.no_grad():
+            ibp = intervals.margins(network, intervals.around(network, ball), y)
+            for intermediate in ("ibp", "crown"):
+                found = linear.margins(network, ball, y, intermediate=intermediate, slopes=["zero"])
+                assert bool((found >= ibp - 1e-9).all()), (number, intermediate)
+                tighter += int((found > ibp + 1e-6).sum())
+    assert tighter > 0
+
+
 def test_on_a_tiny_network_bounds_enclose_the_true_least_margin() -> None:
     """Of a network without a hidden layer they are exact; else no larger than the least of a fine grid."""
     torch.manual_seed(0)

@@ -26,6 +26,13 @@ _OUTWARD = 1e-5
 _INTERVALS, _LINEAR, _ON_A_GPU = 64, 8, 16
 """Images that are bounded at a time; on a GPU as many times more."""
 
+_LINEAR_BOUNDS: dict[str, list[tuple[str, Sequence[str]]]] = {
+    "ibp": [],
+    "crown": [("crown", linear.SLOPES)],
+    "best": [(intermediate, [slopes]) for intermediate in ("ibp", "crown") for slopes in linear.SLOPES],
+}
+"""Which are tried beside intervals: by what is bounded between, and with what slopes."""
+
 _ENDS_AND_IMAGE = 3
 """Forward passes that intervals take of an image."""
 
@@ -52,7 +59,7 @@ def margins(network: Traced, x: torch.Tensor, y: torch.Tensor, eps: float, *, no
 
     They are less than what was computed by what float32 may round: no network in float32 is seen outside of them.
     `bounds` is `ibp`, `crown`, or `best`: intervals, then linear bounds over intervals, then linear bounds throughout,
-    each for the images that the one before has not proved.
+    with one kind of slopes after the other, each for the images that those before have not proved.
     """
     known_name(bounds, BOUNDS, "bounds")
     ball = Ball(x.double(), eps, norm)
@@ -62,12 +69,13 @@ def margins(network: Traced, x: torch.Tensor, y: torch.Tensor, eps: float, *, no
         found = intervals.margins(network, values, y)
         del values
         right = network(ball.x).argmax(1) == y  # of the others nothing can be proved
-        for intermediate in {"ibp": (), "crown": ("crown",), "best": ("ibp", "crown")}[bounds]:
+        for intermediate, slopes in _LINEAR_BOUNDS[bounds]:
             left = ((found - slack).scatter(1, y[:, None], torch.inf) <= 0).any(1) & right
             rows = (left if bounds == "best" else torch.ones_like(left)).nonzero()[:, 0]
             for some in torch.split(rows, _LINEAR * _more(x.device)) if len(rows) else ():
                 part = Ball(ball.x[some], eps, norm)
-                found[some] = found[some].maximum(linear.margins(network, part, y[some], intermediate=intermediate))
+                more = linear.margins(network, part, y[some], intermediate=intermediate, slopes=slopes)
+                found[some] = found[some].maximum(more)
         return (found - slack).scatter(1, y[:, None], 0.0)
 
 

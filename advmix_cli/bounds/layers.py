@@ -108,16 +108,18 @@ class ReLU(Layer):
         ((low, high),) = bounds
         return low.clamp(min=0), high.clamp(min=0)
 
-    def below(self, a: Tensor, bounds: Interval, adaptive: bool) -> tuple[Tensor, Tensor]:
+    def below(self, a: Tensor, bounds: Interval, slopes: str) -> tuple[Tensor, Tensor]:
         """A linear function and a constant below a (B,S,...) of what comes out, where the input is within `bounds`.
 
-        Above, the line through both ends; below, a line through 0, of slope 1 or 0 where `adaptive`, whichever leaves
-        the smaller area, else parallel to the one above. Source: Zhang et al. 2018 (CROWN).
+        Above, the line through both ends; below, a line through 0, whose slope is, by `slopes`: `zero`; `adaptive`, 1
+        or 0, whichever leaves the smaller area; `parallel`, that of the line above. Source: Zhang et al. 2018 (CROWN).
         """
         low, high = bounds
         crossing = (low < 0) & (high > 0)
         slope = torch.where(crossing, high / (high - low).clamp(min=1e-300), (low >= 0).to(low.dtype))
-        lower = torch.where(crossing, (high >= -low).to(low.dtype), slope) if adaptive else slope
+        lower = slope
+        if slopes != "parallel":
+            lower = torch.where(crossing, (high >= -low).to(low.dtype) if slopes == "adaptive" else 0.0, slope)
         intercept = torch.where(crossing, -slope * low, torch.zeros_like(low))
         up, down = a.clamp(min=0), a.clamp(max=0)
         return up * lower[:, None] + down * slope[:, None], (down * intercept[:, None]).flatten(2).sum(2)
@@ -149,7 +151,7 @@ class MaxPool(Layer):
         found = padded.unfold(2, self.kernel[0], self.stride[0]).unfold(3, self.kernel[1], self.stride[1])
         return found.flatten(4).flatten(2, 3).transpose(2, 3)
 
-    def below(self, a: Tensor, bounds: Interval, adaptive: bool) -> tuple[Tensor, Tensor]:
+    def below(self, a: Tensor, bounds: Interval, slopes: str) -> tuple[Tensor, Tensor]:
         """A linear function and a constant below a (B,S,C,H',W') of what comes out.
 
         Below the maximum lies the value whose lower end is highest; above it lie that value too, where no other can

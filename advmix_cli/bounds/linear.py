@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from advmix_cli.bounds import intervals
@@ -9,30 +11,36 @@ from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.layers import Affine, Interval, Layer, MaxPool, ReLU, Tensor
 from advmix_cli.bounds.trace import Traced
 
+SLOPES = ("zero", "adaptive", "parallel")
+"""Those below a ReLU that crosses 0. With all of them zero, no linear bound in Linf is looser than intervals, which
+take the least of each value by itself."""
+
 _FUNCTIONS = 64
 """Functions that go backward at a time."""
 
 
-def margins(network: Traced, ball: Ball, y: Tensor, *, intermediate: str = "crown") -> Tensor:
+def margins(
+    network: Traced, ball: Ball, y: Tensor, *, intermediate: str = "crown", slopes: Sequence[str] = SLOPES
+) -> Tensor:
     """Lower bounds (B,classes) of logit y minus each logit, 0 at y itself, for all images in the ball.
 
     A layer between is bounded by `intermediate`: `ibp`, intervals, or `crown`, linear bounds where these are
-    tighter. Both of the usual slopes below a ReLU are tried, and each image has the better.
+    tighter. All of `slopes` are tried, and each margin has the best.
     """
     given = intervals.around(network, ball)
     found = None
-    for adaptive in (True, False):
-        values = _refined(network, ball, given, adaptive) if intermediate == "crown" else given
+    for each in slopes:
+        values = _refined(network, ball, given, each) if intermediate == "crown" else given
         classes = network.layers[-1].shape[0]
-        each = torch.eye(classes, dtype=ball.x.dtype, device=ball.x.device)
-        differences = each[y][:, None] - each[None]  # (B,classes,classes)
-        lower = _below(network, ball, values, differences, len(network.layers), adaptive)
+        one = torch.eye(classes, dtype=ball.x.dtype, device=ball.x.device)
+        differences = one[y][:, None] - one[None]  # (B,classes,classes)
+        lower = _below(network, ball, values, differences, len(network.layers), each)
         found = lower if found is None else found.maximum(lower)
     assert found is not None
     return found.scatter(1, y[:, None], 0.0)
 
 
-def _refined(network: Traced, ball: Ball, given: list[Interval], adaptive: bool) -> list[Interval]:
+def _refined(network: Traced, ball: Ball, given: list[Interval], slopes: str) -> list[Interval]:
     """Intervals of what goes into each ReLU and pool, tightened by linear bounds from what lies before them."""
     values = list(given)
     for layer in network.layers:
@@ -50,7 +58,7 @@ def _refined(network: Traced, ball: Ball, given: list[Interval], adaptive: bool)
             rows = torch.zeros(len(some), lower.shape[1], dtype=low.dtype, device=low.device)
             rows[torch.arange(len(some), device=low.device), some] = 1
             both = torch.cat([rows, -rows]).view(1, 2 * len(some), *shape).expand(len(low), *(-1,) * (1 + len(shape)))
-            ends = _below(network, ball, values, both, place, adaptive)
+            ends = _below(network, ball, values, both, place, slopes)
             lower[:, some] = lower[:, some].maximum(ends[:, : len(some)])
             upper[:, some] = upper[:, some].minimum(-ends[:, len(some) :])
         values[place] = lower.view_as(low), upper.maximum(lower).view_as(high)
@@ -65,9 +73,7 @@ def _bends(network: Traced, place: int) -> bool:
     return not isinstance(layer, Affine) or any(_bends(network, before) for before in layer.inputs)
 
 
-def _below(
-    network: Traced, ball: Ball, values: list[Interval], functions: Tensor, place: int, adaptive: bool
-) -> Tensor:
+def _below(network: Traced, ball: Ball, values: list[Interval], functions: Tensor, place: int, slopes: str) -> Tensor:
     """Lower bounds (B,S) of linear functions (B,S,...) of what is at `place`."""
     pending: dict[int, Tensor] = {place: functions}
     constant = functions.new_zeros(functions.shape[:2])
@@ -80,7 +86,7 @@ def _below(
             behind, more = layer.behind(a, network.before(layer.inputs[0]))
             constant = constant + more
         elif isinstance(layer, ReLU | MaxPool):
-            behind, more = layer.below(a, values[layer.inputs[0]], adaptive)
+            behind, more = layer.below(a, values[layer.inputs[0]], slopes)
             constant = constant + more
         else:
             behind = a
