@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
-from conftest import DEVICE, on_cpu
+from conftest import DEVICE, Run, on_cpu
 from test_attacks import batch, lenet, taught
 from torch import nn
 
@@ -49,7 +50,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         Part("square-pgd", {"queries": 60, "steps": 2}),
         Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=0.02),
     )
-    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts))
+    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts, standard=4))
 
 
 @on_cpu
@@ -151,7 +152,7 @@ def test_the_cascade_as_declared() -> None:
     assert all(part.early_stop for part in fast.parts)
     whole, standing = Threat.of("autoattack", "linf", 0.1), ATTACKS["fast"].parts
     for_all = [part.raised is None and part.near is None for part in standing]
-    assert for_all == [True] * 3 + [False] * 3
+    assert for_all == [True, False, True, False, False, False]
     cheap = sum(sum(part.passes) for part in fast.parts[:3])
     assert sum(whole.passes) >= 8 * cheap
     assert "standard" not in str(fast)
@@ -202,7 +203,7 @@ def test_some_parts_are_for_those_of_whose_lead_little_is_left(monkeypatch: pyte
 def test_a_lead_is_what_the_right_class_has_more_and_the_least_of_all_tries(lenet: nn.Sequential) -> None:
     x, _ = batch(12)
     y = lenet(x).argmax(1)
-    said = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]]).log()
+    said = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])
     assert torch.allclose(verdicts(said, torch.tensor([0, 2])).leads, torch.tensor([0.2, -0.5]))
     threat = Threat.of("pgd", "linf", 0.01, steps=2, restarts=3)
     found = attacks.attack(lenet, x, y, threat, seed=4)
@@ -243,6 +244,13 @@ def test_of_a_network_without_bounds_nothing_is_proved(masked: HalfMasked, short
     x, _ = batch(8)
     found = attacks.attack_set(net, x, net(x).argmax(1), Threat.of("fast", "linf", 1e-4), seed=0)
     assert not bool(found.proved.any())
+
+
+def test_a_cascade_says_beside_its_figure_what_it_is_not(trained: Any, advmix: Run, short: None) -> None:
+    told = advmix("eval", "latest", "--attack", "fast,pgd", "--steps", "2", "--eps", "0.01", "--limit", "20")
+    assert told.code == 0, told.err
+    assert f"fast-0.01: {ATTACKS['fast'].caution}" in told.out
+    assert told.out.count("first look") == 1
 
 
 @on_cpu

@@ -67,10 +67,7 @@ def distance(x: torch.Tensor, y: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The highest wrong logit minus the right one, (N,): positive where misclassified. Source: Carlini, Wagner 2017.
-
-    Or of probabilities.
-    """
+    """The highest wrong logit minus the right one, (N,): positive where misclassified. Source: Carlini, Wagner 2017."""
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
@@ -167,7 +164,7 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 class Verdicts(NamedTuple):
     """Of each sample, (N,): its cross-entropy in nats, whether it is misclassified, and by how much it is not.
 
-    That is the probability of the right class less the highest other.
+    That is the logit of the right class less the highest other.
     """
 
     losses: torch.Tensor
@@ -183,7 +180,7 @@ def outcome(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Verdicts:
 
 def verdicts(said: torch.Tensor, y: torch.Tensor) -> Verdicts:
     """The same of logits (N,classes)."""
-    return Verdicts(F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y, -margin(said.softmax(1), y))
+    return Verdicts(F.cross_entropy(said, y, reduction="none"), said.argmax(1) != y, -margin(said, y))
 
 
 def likeliest(said: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

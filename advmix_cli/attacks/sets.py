@@ -120,6 +120,11 @@ def attack_set(
     return AttackedSet(run.clean, run.after, run.proved, run.change, run.x_adv, run.size, run.left)
 
 
+def _in_all(known: torch.Tensor, tried: int, will: float) -> float:
+    """How many there will be: as many of those that a part will try as are known of those it has tried."""
+    return float(known.sum()) + will * (float(known.sum()) / tried if tried else _DOUBTFUL)
+
+
 class _Run:
     def __init__(
         self,
@@ -247,15 +252,18 @@ class _Run:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
         wanted &= ~self.proved
-        raised, near = self._for[part]
-        if raised is None and near is None:
+        if self._for[part] == (None, None):
             return wanted
-        doubtful = torch.zeros_like(self.clean)
-        if raised is not None:
-            doubtful |= self._losses[part - 1] > (1 + raised) * self._losses[part - 2]
-        if near is not None:
-            doubtful |= self._leads[part] < near * self._leads[0]
-        return wanted & doubtful
+        near, raised = self._doubtful(part)
+        return wanted & (near | raised)
+
+    def _doubtful(self, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of which samples little lead is left, and whose loss was raised, where a part asks for either."""
+        (raised, near), none = self._for[part], torch.zeros_like(self.clean)
+        return (
+            none if near is None else self._leads[part] < near * self._leads[0],
+            none if raised is None else self._losses[part - 1] > (1 + raised) * self._losses[part - 2],
+        )
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
@@ -263,16 +271,20 @@ class _Run:
     def work(self) -> tuple[float, float]:
         """What was done since the last call, and what is left: what a part takes of those it tried, it takes of all."""
         told, self._told = self._told, sum(passes.cost for passes in self._passes)
-        left, falling, begun, before = 0.0, 0.0, 0, 0.0
+        left, falling = 0.0, 0.0
+        first, last = None, (0, 0.0)  # of the parts for all: how many were tried, and will be
         for i, part in enumerate(self.parts):
             tried = int(self._done[i].sum())
             stand = int((self._robust[i] & self._done[i]).sum()) / tried if tried else _STANDING[i > 0]
-            known = int((self._wanted(i) & self._mine).sum())
-            todo = max(known - falling, 0.0)
-            if self._for[i] == (None, None):
-                begun, before = tried, todo
-            else:  # as many of those that the last part for all has left as of those it tried
-                todo = known + before * (known / begun if begun else _DOUBTFUL)
+            mine = self._wanted(i) & self._mine
+            if first is None or self._for[i] == (None, None):
+                todo = max(float(mine.sum()) - falling, 0.0)
+                last = tried, todo
+                first = first or last
+            else:
+                near, raised = self._doubtful(i)
+                todo = _in_all(near & mine, *first)
+                todo += 0.0 if self._for[i][0] is None else _in_all(raised & mine & ~near, *last)
             left += todo * (self._passes[i].cost / tried if tried else foreseen(part, stand))
             falling += todo * (1 - stand) * part.early_stop
         return self._told - told, left

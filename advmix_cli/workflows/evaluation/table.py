@@ -108,6 +108,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
             against = f"made against {evaluation.source(column.source)}" if column.source else "white-box"
             then = ", and then what follows it" if column.further else ""
             lines.append(f"{on}: {column.threat}{then}, {against}")
+            lines += [f"{on}: {column.threat.declared.caution}"] if column.threat.declared.caution else []
     for model, row in models:
         lines += [f"{model} is {row.lineage['name']}"] if model != row.lineage["name"] else []
         how = statistics.trained(row)
