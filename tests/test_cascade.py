@@ -48,9 +48,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         Part("pma", {"steps": 1}),
         Part("malt", {"steps": 1, "targets": 1}),
         Part("square-pgd", {"queries": 60, "steps": 2}),
-        Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, raised=0.02),
+        Part("square-pgd", {"queries": 40, "steps": 2, "restarts": 2}, near=0.0, masked=math.inf),
+        Part("pma", {"steps": 2}, near=0.0, masked=0.987),
     )
-    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts, standard=4))
+    monkeypatch.setitem(ATTACKS, "fast", dataclasses.replace(ATTACKS["fast"], parts=parts, standard=5))
+    monkeypatch.setattr(sets, "_RAISED", 1.02)
 
 
 @on_cpu
@@ -151,15 +153,15 @@ def test_the_cascade_as_declared() -> None:
     assert fast.standard == len(fast.parts) == len({part.label for part in fast.parts})
     assert all(part.early_stop for part in fast.parts)
     whole, standing = Threat.of("autoattack", "linf", 0.1), ATTACKS["fast"].parts
-    for_all = [part.raised is None and part.near is None for part in standing]
-    assert for_all == [True, False, True, False, False, False]
+    for_all = [part.near is None for part in standing]
+    assert for_all == [True, False, True, False, False, False, False]
     cheap = sum(sum(part.passes) for part in fast.parts[:3])
     assert sum(whole.passes) >= 8 * cheap
     assert "standard" not in str(fast)
 
 
 @on_cpu
-def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMasked, short: None) -> None:
+def test_parts_for_those_whose_loss_the_search_raised(masked: HalfMasked, short: None) -> None:
     x, y = batch(60)
     y = masked(x).argmax(1)
     threat = Threat.of("fast", "linf", 0.002)
@@ -176,6 +178,9 @@ def test_the_last_part_is_for_those_whose_loss_the_search_raised(masked: HalfMas
     assert sorted(samples[labels[2]]) == after[1].right.nonzero().squeeze(1).tolist()
     assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
     assert 0 < int(raised.sum()) < int(after[2].right.sum())
+    near = raised & after[3].right & (after[3].leads < 0.987 * verdicts(masked(x), y).leads)
+    assert sorted(samples[labels[4]]) == near.nonzero().squeeze(1).tolist()
+    assert 0 < int(near.sum()) < int((raised & after[3].right).sum())
 
 
 @on_cpu

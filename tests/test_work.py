@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import types
 from typing import Any
 
@@ -31,7 +32,7 @@ _SHORT = {
         Part("pma", {"steps": 10}),
         Part("apgd-t", {"steps": 10, "targets": 3}),
         Part("square-pgd", {"queries": 120, "steps": 4}),
-        Part("square-pgd", {"queries": 40, "steps": 4, "restarts": 2}, raised=0.1, near=0.1),
+        Part("square-pgd", {"queries": 40, "steps": 4, "restarts": 2}, near=0.1, masked=math.inf),
         Part("pma", {"steps": 10, "restarts": 2}, near=0.1),
     ),
 }

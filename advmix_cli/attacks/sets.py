@@ -16,13 +16,15 @@ from advmix_cli.data.pixels import Pixels
 from advmix_cli.errors import StateError
 from advmix_cli.passes import Passes
 from advmix_cli.runtime import side_by_side
-from advmix_cli.threats import Threat
+from advmix_cli.threats import Part, Threat
 
 _APART = 10_000
 """Between the seeds of parts that are the same attack."""
 
 _STANDING = (0.5, 0.95)
 """The share of samples that is taken to stand a part of which nothing is known: the first, and one that follows."""
+_RAISED = 1.1
+"""Times the loss that was found before: what a search must find for gradients to seem masked."""
 _DOUBTFUL = 0.1
 """The share of samples that are taken to be for a part that is for some alone."""
 
@@ -143,7 +145,8 @@ class _Run:
         self._asked, self.size = batch_size, 0
         self.parts = threat.parts
         self._together = len(self.parts) > 1
-        self._for = [(part.raised, part.near) for part in threat.declared.parts] or [(None, None)]
+        self._for = threat.declared.parts or (Part(threat.attack),)
+        self._search = next((i for i, part in enumerate(self.parts) if "queries" in part.declared.options), 0)
         attacks = [part.attack for part in self.parts]
         self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
         self.x_adv = to_float(x[:]).cpu().clone() if images else None
@@ -252,18 +255,18 @@ class _Run:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
         wanted &= ~self.proved
-        if self._for[part] == (None, None):
+        if self._for[part].near is None:
             return wanted
-        near, raised = self._doubtful(part)
-        return wanted & (near | raised)
+        near, masked = self._doubtful(part)
+        return wanted & (near | masked)
 
     def _doubtful(self, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of which samples little lead is left, and whose loss was raised, where a part asks for either."""
-        (raised, near), none = self._for[part], torch.zeros_like(self.clean)
-        return (
-            none if near is None else self._leads[part] < near * self._leads[0],
-            none if raised is None else self._losses[part - 1] > (1 + raised) * self._losses[part - 2],
-        )
+        """Of which samples little enough lead is left for a part, and of which because their gradients seem masked."""
+        shares, search = (self._for[part].near or 0.0, self._for[part].masked), self._search
+        near, masked = (self._leads[part] < share * self._leads[0] for share in shares)
+        if 0 < search < part:
+            return near, masked & (self._losses[search] > _RAISED * self._losses[search - 1])
+        return near, torch.zeros_like(masked)
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
@@ -277,14 +280,14 @@ class _Run:
             tried = int(self._done[i].sum())
             stand = int((self._robust[i] & self._done[i]).sum()) / tried if tried else _STANDING[i > 0]
             mine = self._wanted(i) & self._mine
-            if first is None or self._for[i] == (None, None):
+            if first is None or self._for[i].near is None:
                 todo = max(float(mine.sum()) - falling, 0.0)
                 last = tried, todo
                 first = first or last
             else:
-                near, raised = self._doubtful(i)
+                near, masked = self._doubtful(i)
                 todo = _in_all(near & mine, *first)
-                todo += 0.0 if self._for[i][0] is None else _in_all(raised & mine & ~near, *last)
+                todo += _in_all(masked & mine & ~near, *last) if self._for[i].masked else 0.0
             left += todo * (self._passes[i].cost / tried if tried else foreseen(part, stand))
             falling += todo * (1 - stand) * part.early_stop
         return self._told - told, left
