@@ -483,6 +483,12 @@ MUTANTS = (
            "test_api.py::test_the_time_left_counts_what_was_done_now", "a run that goes on is never long"),
 
     # Bounds and ways of training
+    Mutant("bounds/layers.py", 'if slopes == "adaptive" else 0.0', 'if slopes == "adaptive" else 1.0',
+           "test_bounds.py::test_with_zero_slopes_no_linear_bound_is_looser_than_intervals[0]",
+           "slopes of zero are one"),
+    Mutant("attacks/sets.py", "_in_all(near & mine, *first)", "_in_all(near & mine, *last)",
+           "test_work.py::test_what_is_left_of_an_ensemble_is_foreseen[fast-0.06]",
+           "what is left of a cascade counts near images twice"),
     Mutant("bounds/layers.py", "return middle - radius, middle + radius",
            "return middle - 0.9 * radius, middle + radius",
            "test_bounds.py::test_no_point_of_a_ball_leaves_its_bounds[0]", "a lower end is too high"),
