@@ -124,7 +124,8 @@ def attack_set(
 
 def _in_all(known: torch.Tensor, tried: int, will: float) -> float:
     """How many there will be: as many of those that a part will try as are known of those it has tried."""
-    return float(known.sum()) + will * (float(known.sum()) / tried if tried else _DOUBTFUL)
+    n = float(known.sum())
+    return n + will * (n / tried if tried else _DOUBTFUL)
 
 
 class _Run:
@@ -255,18 +256,18 @@ class _Run:
         """Which samples that part has yet to attack: with early stop only the verdict counts, and some have it."""
         wanted = (self._robust[part] if self.parts[part].early_stop else torch.tensor(True)) & ~self._done[part]
         wanted &= ~self.proved
-        if self._for[part].near is None:
+        only, search = self._for[part], self._search
+        if only.near is None:
             return wanted
-        near, masked = self._doubtful(part)
-        return wanted & (near | masked)
+        doubtful = self._near(part, only.near)
+        if only.masked:
+            raised = self._losses[search] > _RAISED * self._losses[search - 1]
+            doubtful |= raised & self._near(part, only.masked)
+        return wanted & doubtful
 
-    def _doubtful(self, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of which samples little enough lead is left for a part, and of which because their gradients seem masked."""
-        shares, search = (self._for[part].near or 0.0, self._for[part].masked), self._search
-        near, masked = (self._leads[part] < share * self._leads[0] for share in shares)
-        if 0 < search < part:
-            return near, masked & (self._losses[search] > _RAISED * self._losses[search - 1])
-        return near, torch.zeros_like(masked)
+    def _near(self, part: int, share: float) -> torch.Tensor:
+        """Of which samples less than that share of the lead is left before a part."""
+        return self._leads[part] < share * self._leads[0]
 
     def _todo(self, part: Threat) -> torch.Tensor:
         return (self._wanted(self.parts.index(part)) & self._mine).nonzero().squeeze(1)
@@ -279,15 +280,15 @@ class _Run:
         for i, part in enumerate(self.parts):
             tried = int(self._done[i].sum())
             stand = int((self._robust[i] & self._done[i]).sum()) / tried if tried else _STANDING[i > 0]
-            mine = self._wanted(i) & self._mine
-            if first is None or self._for[i].near is None:
+            only, mine = self._for[i], self._wanted(i) & self._mine
+            if first is None or only.near is None:
                 todo = max(float(mine.sum()) - falling, 0.0)
                 last = tried, todo
                 first = first or last
             else:
-                near, masked = self._doubtful(i)
+                near = self._near(i, only.near)
                 todo = _in_all(near & mine, *first)
-                todo += _in_all(masked & mine & ~near, *last) if self._for[i].masked else 0.0
+                todo += _in_all(mine & ~near, *last) if only.masked else 0.0
             left += todo * (self._passes[i].cost / tried if tried else foreseen(part, stand))
             falling += todo * (1 - stand) * part.early_stop
         return self._told - told, left

@@ -28,12 +28,11 @@ def margins(
     tighter. All of `slopes` are tried, and each margin has the best.
     """
     given = intervals.around(network, ball)
+    one = torch.eye(network.layers[-1].shape[0], dtype=ball.x.dtype, device=ball.x.device)
+    differences = one[y][:, None] - one[None]  # (B,classes,classes)
     found = None
     for each in slopes:
         values = _refined(network, ball, given, each) if intermediate == "crown" else given
-        classes = network.layers[-1].shape[0]
-        one = torch.eye(classes, dtype=ball.x.dtype, device=ball.x.device)
-        differences = one[y][:, None] - one[None]  # (B,classes,classes)
         lower = _below(network, ball, values, differences, len(network.layers), each)
         found = lower if found is None else found.maximum(lower)
     assert found is not None
