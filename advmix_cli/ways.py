@@ -21,7 +21,8 @@ AUGMENTS = ("none", "crop-flip", "idbh", "cutmix")
 class Option:
     """A number that a way may be told: what it does, its range, and its value where nothing is said.
 
-    `small_grey` is that for images like MNIST's, where the source has another.
+    `small_grey` is that for images like MNIST's, where the source has another; `before` is what was done before the
+    option came, where that was another, for records that say nothing of it.
     """
 
     help: str
@@ -29,6 +30,7 @@ class Option:
     low: float = 0.0
     high: float = 1.0
     small_grey: float | None = None
+    before: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +70,11 @@ class Way:
         return tuple(sorted(values.items()))
 
     def filled(self, options: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-        """Those, and for options that came later what was done before they did, which is their usual value."""
-        return tuple(sorted(({name: option.usual for name, option in self.options.items()} | dict(options)).items()))
+        """Those, and for options that came later what was done before they did."""
+        before = {
+            name: option.usual if option.before is None else option.before for name, option in self.options.items()
+        }
+        return tuple(sorted((before | dict(options)).items()))
 
     def unusual(self, options: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
         """Those that are not at their usual value."""
@@ -131,14 +136,21 @@ _WARMUP = Option("share of all steps before the bounds' eps begins to grow", 0.0
 _RAMP_END = Option("share of all steps after which it has grown to the whole eps", 0.4, high=1.0)
 _L1 = Option("factor of the sum of all weights' sizes in the loss", 0.0)
 _WIDER = Option("eps of the bounds in training, in the threat's eps", 1.0, low=0.1, high=4.0)
-_TIGHT = Option("factor of the regulariser of the bounds' tightness while eps grows", 0.5, high=100.0)
+_TIGHT = Option("factor of the regulariser of the bounds' tightness while eps grows", 0.0, high=100.0)
+_SPREAD = Option(
+    "deviation of fresh weights in sqrt(2 pi) / fan-in, with which intervals do not grow; 0: as the network draws them",
+    0.0, high=10.0, before=1.0,
+)  # fmt: skip
 _BOUNDED_LOSS = Option(
     "q of the generalised cross-entropy once eps has grown: hopeless images count less; 0: cross-entropy", 0.0
 )
 _CERTIFIED: dict[str, Any] = {
-    "optimizer": "adam", "lr": 2e-3, "schedule": "flat-cosine", "batch_size": 250, "epochs": 40, "validation": 1000,
+    "optimizer": "adam", "lr": 6e-3, "schedule": "one-cycle", "batch_size": 250, "epochs": 40, "validation": 1000,
 }  # fmt: skip
-_BOUNDED = {"warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1, "gce": _BOUNDED_LOSS}
+_BOUNDED = {
+    "spread": _SPREAD, "warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1,
+    "gce": _BOUNDED_LOSS,
+}  # fmt: skip
 
 METHODS = {
     method.name: method
@@ -178,21 +190,21 @@ METHODS = {
             "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
             f"{_HERE}.bounded:Ibp",
             {"kappa": Option("share of the clean loss once eps has grown", 0.0), **_BOUNDED},
-            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=2,
+            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=3,
         ),
         Method(
             "mtl-ibp", "PGD and interval bounds, weighted", "De Palma et al. 2024 (expressive losses)",
             f"{_HERE}.bounded:MtlIbp",
             {"weight": Option("share of the bounds' loss", 0.5), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3}, version=2,
+            settings=_CERTIFIED | {"steps": 3}, version=3,
         ),
         Method(
             "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
             f"{_HERE}.bounded:Sabr",
             {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3}, version=2,
+            settings=_CERTIFIED | {"steps": 3}, version=3,
         ),
     )
 }  # fmt: skip

@@ -332,14 +332,19 @@ def test_an_average_follows() -> None:
 @on_cpu
 def test_certified_training_begins_with_weights_that_keep_intervals_small() -> None:
     model = models.build("convsmall", 0)
-    initialise(model, 3)
+    initialise(model, 3, 1.0)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = layer.weight[0].numel()
             assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 * math.pi) / fan_in, rel=0.15)
     other = models.build("convsmall", 1)
-    initialise(other, 3)
+    initialise(other, 3, 1.0)
     assert torch.equal(model[0][0].weight, other[0][0].weight)
+    initialise(other, 3, 2.0)
+    torch.testing.assert_close(other[0][0].weight, 2 * model[0][0].weight)
+    own = models.build("convsmall", 1)
+    initialise(own, 3, 0.0)
+    assert torch.equal(own[0][0].weight, models.build("convsmall", 1)[0][0].weight), "as the network draws them"
 
 
 @on_cpu

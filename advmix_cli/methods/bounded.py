@@ -24,18 +24,19 @@ from advmix_cli.runtime import generator
 _TIGHTNESS = 0.5
 
 
-def initialise(model: nn.Module, seed: int) -> None:
-    """Weights drawn so that intervals do not grow from layer to layer: normal, with deviation sqrt(2 pi) / fan-in.
+def initialise(model: nn.Module, seed: int, spread: float) -> None:
+    """Weights drawn so that intervals do not grow from layer to layer: normal, of deviation spread sqrt(2 pi) / fan-in.
 
-    Source: Shi et al. 2021. Biases are left as they are. A network with batch norm is none this holds for, and is left.
+    Source: Shi et al. 2021, with a spread of 1; with 0 the network is left as it is. Biases are left in any case. A
+    network with batch norm is none this holds for, and is left.
     """
     random = generator("cpu", seed, "initialise")
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if not spread or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         return
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
-            drawn = torch.randn(module.weight.shape, generator=random) * (math.sqrt(2 * math.pi) / fan_in)
+            drawn = torch.randn(module.weight.shape, generator=random) * (spread * math.sqrt(2 * math.pi) / fan_in)
             with torch.no_grad():
                 module.weight.copy_(drawn)
 

@@ -223,7 +223,7 @@ def begin_with(begin: Begin, settings: TrainSettings, say: Callable[[str], None]
         elif settings.adversary is not None and settings.adversary.declared.certified:
             from advmix_cli.methods.bounded import initialise
 
-            initialise(model, settings.seed)
+            initialise(model, settings.seed, dict(settings.adversary.options)["spread"])
     mixing.places(model, settings.mix_stages)
     return model
 
