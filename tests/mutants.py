@@ -466,6 +466,10 @@ MUTANTS = (
            "a forced job never continues"),
 
     # One at a time, and recordings
+    Mutant("models/folding.py", "        left.sub_(there)\n", "",
+           "test_folding.py::test_it_is_the_same_up_to_rounding", "all of a window's largest have the gradient"),
+    Mutant("models/folding.py", "kept is None or not torch.equal(kept[0], weight)", "kept is None",
+           "test_folding.py::test_weights_that_have_changed_are_seen", "weights learn, and their kernels do not"),
     Mutant("models/__init__.py", "with _ONE_AT_A_TIME, torch.random", "with torch.random",
            "test_small_wrongs.py::test_one_network_is_built_at_a_time", "networks are built at once"),
     Mutant("graphs.py", "kept.popitem(last=False)", "kept.popitem()",

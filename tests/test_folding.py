@@ -1,0 +1,104 @@
+"""What a CPU computes in another form is the same: values, gradients, and gradients of those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from advmix_cli import models
+from advmix_cli.models import folding
+
+Tensor = torch.Tensor
+FORMS = {
+    "halved": (folding.Halved(), lambda x, w, b: F.conv2d(x, w, b, 2), 4),
+    "pooled": (folding.Pooled(), lambda x, w, b: F.max_pool2d(F.conv2d(x, w, b), 2), 5),
+}
+
+
+def drawn(channels: int, height: int, width: int, side: int, dtype: torch.dtype) -> list[Tensor]:
+    """Images of few values, so that many of a window's are the same, and weights."""
+    random = torch.Generator().manual_seed(channels + side)
+    x = torch.randint(0, 3, (4, channels, height, width), generator=random).to(dtype) / 2
+    weight = torch.randn((5, channels, side, side), generator=random, dtype=dtype).round(decimals=1)
+    x[:2, :, : height // 2] = 0.3
+    return [x, weight, torch.randn(5, generator=random, dtype=dtype)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 16), (14, 10), (8, 14)])
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("form", FORMS)
+def test_it_is_the_same_up_to_rounding(form: str, channels: int, height: int, width: int) -> None:
+    ours, plain, side = FORMS[form]
+    given = [each.requires_grad_() for each in drawn(channels, height, width, side, torch.float64)]
+    found, expected = ours(*given), plain(*given)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn(found.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(torch.autograd.grad(found, given, slope), torch.autograd.grad(expected, given, slope))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(*given), found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_has_a_gradient(form: str, channels: int) -> None:
+    ours, plain, side = FORMS[form]
+
+    def penalty(compute: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        given = [each.requires_grad_() for each in drawn(channels, 8, 8, side, torch.float64)]
+        slopes = torch.autograd.grad(compute(*given).square().sum(), given, create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in slopes), given)
+
+    torch.testing.assert_close(penalty(ours), penalty(plain))
+
+
+def test_only_plain_images_on_a_cpu_are_folded() -> None:
+    x = torch.rand(2, 1, 32, 32)
+    assert folding.folds(x)
+    assert not folding.folds(x.double())
+    assert not folding.folds(x[..., :31])
+    assert not folding.folds(x.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not folding.folds(x)
+
+
+def test_who_listens_to_a_convolution_hears_it() -> None:
+    model = models.build("lenet5", 1)
+    x, heard = torch.rand((4, 1, 32, 32), generator=torch.Generator().manual_seed(0)), []
+    before = model(x)
+    handle = model[0].conv.register_forward_hook(lambda module, inputs, output: heard.append(output.shape))
+    torch.testing.assert_close(model(x), before)
+    assert heard == [(4, 6, 28, 28)]
+    handle.remove()
+    assert torch.equal(model(x), before)
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_that_have_changed_are_seen(form: str) -> None:
+    """Their kernels are kept while they are the same, and also what is written past the counting of versions counts."""
+    ours, plain, side = FORMS[form]
+    x, weight, bias = drawn(1, 8, 8, side, torch.float32)
+    ours(x, weight, bias)
+    weight.data.mul_(2)
+    torch.testing.assert_close(ours(x, weight, bias), plain(x, weight, bias))
+    x.requires_grad_()
+    slopes = [torch.autograd.grad(compute(x, weight, bias).square().sum(), x) for compute in (ours, plain)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("arch", ["lenet5", "convsmall"])
+def test_an_image_has_the_same_bits_in_any_batch(arch: str) -> None:
+    model = models.build(arch, 1)
+    x = torch.rand((64, *models.info(arch).shape), generator=torch.Generator().manual_seed(0))
+
+    def said(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        values = model[0](x)
+        return values, torch.autograd.grad(values.square().sum(), x)[0]
+
+    together = said(x)
+    for part in (slice(0, 16), slice(16, 19), slice(63, 64)):
+        assert all(torch.equal(one, whole[part]) for one, whole in zip(said(x[part]), together, strict=True))
