@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from advmix_cli import files
 from advmix_cli.errors import AdvmixError, DamagedError, NotFoundError, UsageError, nearest
@@ -96,8 +96,8 @@ class Store:
         """Where the artifact `name` of `kind` is, or would be."""
         return self.root / kind / (name + (SUFFIXES[kind][0] if suffix is None else suffix))
 
-    def write(self, path: Path, data: bytes) -> Path:
-        """Put `data` at `path` (below the root) in one step; nothing half-written is ever seen there.
+    def write(self, path: Path, data: bytes | Callable[[BinaryIO], None]) -> Path:
+        """Put `data`, or what it writes, at `path` (below the root) in one step; nothing half-written is seen there.
 
         Raises AdvmixError, with the old file untouched, when the disk is full or the folder cannot be written.
         """
@@ -107,7 +107,7 @@ class Store:
         self.folder(path.parent)
         try:
             with files.replacing(path) as file:
-                file.write(data)
+                file.write(data) if isinstance(data, bytes) else data(file)
         except OSError as error:
             raise files.cannot_write(path.parent, error, ours=self.root in path.parents) from error
         return path
@@ -310,7 +310,7 @@ class Store:
 class Follower(Store):
     """The store as ranks have it that leave writing to the first: they read."""
 
-    def write(self, path: Path, data: bytes) -> Path:
+    def write(self, path: Path, data: bytes | Callable[[BinaryIO], None]) -> Path:
         """Nothing."""
         return path
 

@@ -36,7 +36,8 @@ def checkpoint(tmp_path: Path) -> Path:
 def samples(tmp_path: Path) -> Path:
     path = tmp_path / "a.pt"
     x = torch.rand((6, 1, 32, 32), generator=torch.Generator().manual_seed(0))
-    path.write_bytes(artifacts.samples_bytes(x, torch.arange(6), torch.arange(6), samples_record(6)))
+    with path.open("wb") as file:
+        artifacts.samples_writer(x, torch.arange(6), torch.arange(6), samples_record(6))(file)
     return path
 
 

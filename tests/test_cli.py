@@ -300,7 +300,8 @@ def test_a_cache_of_another_shape_or_data_set(trained: Path, advmix: Run, tmp_pa
     path = Path(advmix("store", "path", "pa").out.strip())
     x, y, index = artifacts.samples_tensors(path)
     record = {**(artifacts.samples_record(path) or {}), "dataset": "mnist"}
-    path.write_bytes(artifacts.samples_bytes(x, y, index, record))
+    with path.open("wb") as file:
+        artifacts.samples_writer(x, y, index, record)(file)
     outcome = advmix("eval", "a", "--samples", "pa")
     assert (outcome.code, "of mnist, not of glyphs" in outcome.err) == (2, True), outcome
 
@@ -309,7 +310,9 @@ def test_a_cache_that_leaves_its_budget_is_refused(trained: Path, advmix: Run) -
     path = Path(advmix("store", "path", "pa").out.strip())
     x, y, index = artifacts.samples_tensors(path)
     x[3] = 1 - x[3]
-    path.write_bytes(artifacts.samples_bytes(x, y, index, artifacts.samples_record(path) or {}))
+    write = artifacts.samples_writer(x, y, index, artifacts.samples_record(path) or {})
+    with path.open("wb") as file:
+        write(file)
     outcome = advmix("eval", "a", "--samples", "pa", "--json")
     assert outcome.code == 1
     assert outcome.errors[0]["code"] == "budget"

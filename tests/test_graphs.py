@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_flatten
 
 from advmix_cli import attacks, data, graphs, mixing, models, presets, training
 from advmix_cli.attacks import apgd, fab, pgd, square
+from advmix_cli.models import folding
 from advmix_cli.threats import Threat
 from advmix_cli.ways import METHODS
 
@@ -121,7 +122,8 @@ def taped(function: Callable[[], graphs.Tensors], device: torch.device) -> tuple
 
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Turn recording on or off; on a CPU with the tape."""
+    """Turn recording on or off; on a CPU with the tape, and with networks that compute as on a GPU."""
+    monkeypatch.setattr(folding, "folds", lambda x, *within: False)
 
     def switch(on: bool) -> None:
         monkeypatch.setattr(graphs, "records", lambda device: on)

@@ -81,12 +81,20 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
-def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        "b'x' * 5000",
+        "artifacts.samples_writer(torch.zeros(9, 1, 28, 28), torch.zeros(9).long(), torch.arange(9), {})",
+    ],
+)
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path: Path, data: str) -> None:
     """A limit on file sizes fails the write in its middle, as a full disk does."""
     code = (
-        "import resource, sys, signal; from pathlib import Path; from advmix_cli.store import Store\n"
+        "import resource, sys, signal, torch; from pathlib import Path; from advmix_cli import artifacts\n"
+        "from advmix_cli.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "store = Store(Path(sys.argv[1])); store.write(store.path('samples', 'a'), b'x' * 5000)"
+        f"store = Store(Path(sys.argv[1])); store.write(store.path('samples', 'a'), {data})"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "cannot write" in done.stderr

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from advmix_cli.artifacts.digests import tensors_digest
     from advmix_cli.artifacts.pictures import figure_record
     from advmix_cli.artifacts.records import LARGEST, Record, check, history, sealed, unseal
-    from advmix_cli.artifacts.samples import samples_bytes, samples_record, samples_tensors
+    from advmix_cli.artifacts.samples import samples_record, samples_tensors, samples_writer
     from advmix_cli.artifacts.states import read_state, state_bytes
 
 _PARTS = {
@@ -39,7 +39,7 @@ _PARTS = {
     "digests": ("tensors_digest",),
     "pictures": ("figure_record",),
     "records": ("LARGEST", "Record", "check", "history", "sealed", "unseal"),
-    "samples": ("samples_bytes", "samples_record", "samples_tensors"),
+    "samples": ("samples_record", "samples_tensors", "samples_writer"),
     "states": ("read_state", "state_bytes"),
 }
 
@@ -57,9 +57,9 @@ __all__ = [  # as in `_PARTS`: linters read no other form
     "read_archive",
     "read_state",
     "safetensors",
-    "samples_bytes",
     "samples_record",
     "samples_tensors",
+    "samples_writer",
     "sealed",
     "state_bytes",
     "tensors_digest",

@@ -5,9 +5,9 @@ One more string, `advmix`, holds the sealed record, and `index` which images of 
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from advmix_cli import data
 from advmix_cli.artifacts import archives
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def samples_bytes(adv_inputs: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, record: Record) -> bytes:
-    """A sample cache: `adv_inputs` float32 (N,C,H,W) in [0,1], `labels` int64 (N,), and which images of the split they
-    are, `index` int64 (N,); the record gains `digest`."""
+def samples_writer(
+    adv_inputs: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, record: Record
+) -> Callable[[BinaryIO], None]:
+    """What writes a sample cache into a file, without holding it in memory once more.
+
+    `adv_inputs` float32 (N,C,H,W) in [0,1], `labels` int64 (N,), and which images of the split they are, `index` int64
+    (N,); the record gains `digest`.
+    """
     import torch
 
     tensors = {
@@ -30,9 +35,17 @@ def samples_bytes(adv_inputs: torch.Tensor, labels: torch.Tensor, index: torch.T
         "index": index.detach().cpu().long(),
     }
     record = record | {"digest": tensors_digest(tensors)}
-    buffer = io.BytesIO()
-    torch.save({**tensors, "save_type": "float", METADATA_KEY: sealed(record)}, buffer)
-    return buffer.getvalue()
+    content = {**tensors, "save_type": "float", METADATA_KEY: sealed(record)}
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    return write
 
 
 def samples_record(path: Path, *, whole: bool = True) -> Record | None:

@@ -122,6 +122,11 @@ def attack_set(
     return AttackedSet(run.clean, run.after, run.proved, run.change, run.x_adv, run.size, run.left)
 
 
+def _own(x: torch.Tensor) -> torch.Tensor:
+    """Pixels as floats on the CPU, which nobody else has."""
+    return to_float(x).to("cpu", copy=x.is_floating_point())
+
+
 def _in_all(known: torch.Tensor, tried: int, will: float) -> float:
     """How many there will be: as many of those that a part will try as are known of those it has tried."""
     n = float(known.sum())
@@ -150,7 +155,7 @@ class _Run:
         self._search = next((i for i, part in enumerate(self.parts) if "queries" in part.declared.options), 0)
         attacks = [part.attack for part in self.parts]
         self._turns = [attacks[:i].count(attack) for i, attack in enumerate(attacks)]
-        self.x_adv = to_float(x[:]).cpu().clone() if images else None
+        self.x_adv = _own(x[:]) if images else None
         self._proof, self._threat = function(threat.declared.proof), threat
         self.clean = torch.zeros(len(x), dtype=torch.bool)
         self.proved = torch.zeros(len(x), dtype=torch.bool)

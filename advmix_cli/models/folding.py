@@ -45,7 +45,7 @@ class Halved:
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What comes of the images, and in `kernel` of the weights (C',C,k,k) and the bias (C',)."""
         if torch.is_grad_enabled() and weight.requires_grad:
-            kernel = self.kernel(weight)
+            kernel = self.kernel(_Laid.apply(weight))
             back = _back(kernel.detach()) if x.requires_grad else kernel
         else:
             kernel, back = self._made(weight)
@@ -96,6 +96,20 @@ def _back(kernel: Tensor) -> Tensor:
     moved = _moved(seen.flip(2, 3).transpose(0, 1))
     moved = moved.view(2, 2, -1, 2, 2, *moved.shape[2:])  # (a,b, c,i,j, O,k,k): row 2a+i and column 2b+j of channel c
     return moved.permute(2, 0, 3, 1, 4, 5, 6, 7).flatten(0, 4)
+
+
+class _Laid(torch.autograd.Function):
+    """The same. Its gradient lies in memory as it does itself, as `DistributedDataParallel` wants it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.empty_like(x).copy_(slope)
 
 
 class _Halved(torch.autograd.Function):

@@ -123,7 +123,7 @@ def _attack(
         "made": made(session, unfinished.seconds, attacked.batch_size),
     }
     if session.ranks.first:
-        content = artifacts.samples_bytes(attacked.x_adv, images.y, index, record)
+        content = artifacts.samples_writer(attacked.x_adv, images.y, index, record)
         session.store.write(session.store.path("samples", name), content)
     unfinished.delete()
 
