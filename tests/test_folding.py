@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from advmix_cli import models
 from advmix_cli.models import folding
@@ -65,6 +66,20 @@ def test_only_plain_images_on_a_cpu_are_folded() -> None:
     assert not folding.folds(x.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
         assert not folding.folds(x)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's own modules
+@pytest.mark.parametrize("arch", ["lenet5", "convsmall"])
+def test_transforms_of_functions_go_through_a_network(arch: str) -> None:
+    model = models.build(arch, 1).requires_grad_(False)
+    x = torch.rand((4, *models.info(arch).shape), generator=torch.Generator().manual_seed(0))
+    slope = torch.autograd.grad(model(x.requires_grad_()).square().sum(), x)[0]
+    x = x.detach()
+    torch.testing.assert_close(torch.func.grad(lambda x: model(x).square().sum())(x), slope)
+    torch.testing.assert_close(torch.vmap(lambda one: model(one[None])[0])(x), model(x))
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(model(forward_ad.make_dual(x, slope)).square().sum()).tangent
+    torch.testing.assert_close(tangent, slope.square().sum())
 
 
 def test_who_listens_to_a_convolution_hears_it() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.grad import conv2d_weight
 
 Tensor = torch.Tensor
@@ -28,6 +29,8 @@ def folds(x: Tensor, *within: nn.Module) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()  # `vmap` and its like know no functions of our own
+        and forward_ad._current_level < 0  # and derivatives forwards neither
         and x.shape[-1] % 2 == x.shape[-2] % 2 == 0
         and not any(module._forward_hooks or module._forward_pre_hooks for module in within)
     )
