@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.autograd import forward_ad
 
 from advmix_cli import models
@@ -92,6 +93,24 @@ def test_who_listens_to_a_convolution_hears_it() -> None:
     handle.remove()
     assert torch.equal(model(x), before)
     assert len(heard) == 1
+
+
+def test_what_is_put_in_a_layers_place_computes() -> None:
+    model = models.build("lenet5", 1)
+    x = torch.rand((4, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    model[0].pool = nn.AvgPool2d(2)
+    torch.testing.assert_close(model[0](x), torch.relu(F.avg_pool2d(model[0].conv(x), 2)))
+
+
+@pytest.mark.parametrize("arch", ["lenet5", "convsmall"])
+def test_a_verdict_without_autograd_leaves_gradients_as_they_were(arch: str) -> None:
+    model, other = (models.build(arch, 1).requires_grad_(False) for _ in range(2))
+    x = torch.rand((4, *models.info(arch).shape), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with torch.inference_mode():
+        model(x)
+    slopes = [torch.autograd.grad(each(x).square().sum(), x)[0] for each in (model, other)]
+    assert torch.equal(*slopes)
+    assert model(x[:0]).shape == (0, 10)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -21,6 +21,8 @@ Tensor = torch.Tensor
 _FEW = 3
 """Up to so many channels, the gradient of the images is worth a kernel of its own."""
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 def folds(x: Tensor, *within: nn.Module) -> bool:
     """Whether images (N,C,H,W) are computed in that form: on a CPU, with nobody listening to the modules within."""
@@ -32,7 +34,7 @@ def folds(x: Tensor, *within: nn.Module) -> bool:
         and not torch._C._are_functorch_transforms_active()  # `vmap` and its like know no functions of our own
         and forward_ad._current_level < 0  # and derivatives forwards neither
         and x.shape[-1] % 2 == x.shape[-2] % 2 == 0
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in within)
+        and not any(getattr(module, hooks) for module in within for hooks in _HOOKS)
     )
 
 
@@ -60,7 +62,7 @@ class Halved:
     def _made(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         kept = self._kept
         if kept is None or not torch.equal(kept[0], weight):
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may be part of a gradient later
                 kernel = self.kernel(weight)
                 self._kept = kept = (weight.clone(), kernel, _back(kernel))
         return kept[1:]

@@ -25,7 +25,8 @@ class Pooled(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What is left of the largest value of each window."""
-        if not folding.folds(x, *self):
+        as_built = [type(module) for module in self] == [nn.Conv2d, nn.MaxPool2d, nn.ReLU]
+        if not as_built or not folding.folds(x, *self):
             return super().forward(x)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
         return torch.relu(self._folded(x, self.conv.weight, self.conv.bias))
 
