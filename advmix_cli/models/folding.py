@@ -138,11 +138,10 @@ class _Halved(torch.autograd.Function):
 
 
 def _of_images(x: Tensor, kernel: Tensor, back: Tensor, slope: Tensor) -> Tensor:
-    if x.shape[1] > _FEW:
-        return F.pixel_shuffle(F.conv_transpose2d(slope, back), 2)
-    if x.shape[-1] % 4 or x.shape[-2] % 4:
-        return F.pixel_shuffle(F.conv_transpose2d(slope, F.pixel_unshuffle(kernel, 2)), 2)
-    return F.pixel_shuffle(F.conv2d(slope, back, stride=2, padding=kernel.shape[-1] // 2 - 1), 4)
+    few = x.shape[1] <= _FEW
+    if few and x.shape[-1] % 4 == x.shape[-2] % 4 == 0:
+        return F.pixel_shuffle(F.conv2d(slope, back, stride=2, padding=kernel.shape[-1] // 2 - 1), 4)
+    return F.pixel_shuffle(F.conv_transpose2d(slope, F.pixel_unshuffle(kernel, 2) if few else back), 2)
 
 
 def _of_weights(x: Tensor, kernel: Tensor, slope: Tensor) -> Tensor:
@@ -157,7 +156,7 @@ class _Largest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        one, two, three, four = _fours(x)
+        one, two, three, four = x.chunk(4, 1)
         best = torch.maximum(torch.maximum(one, two), torch.maximum(three, four))
         ctx.save_for_backward(x, best)
         return best
@@ -175,12 +174,8 @@ class _Largest(torch.autograd.Function):
 def _first(x: Tensor, best: Tensor, left: Tensor) -> Tensor:
     """What is `left`, which is used up, at the first of the four that is the best; else 0."""
     found = torch.empty_like(x)
-    for here, there in zip(_fours(x), _fours(found), strict=True):
+    for here, there in zip(x.chunk(4, 1), found.chunk(4, 1), strict=True):
         torch.eq(here, best, out=there)
         there.mul_(left)
         left.sub_(there)
     return found
-
-
-def _fours(x: Tensor) -> tuple[Tensor, ...]:
-    return x.chunk(4, 1)
