@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 MEMORY = 6 << 30
 """Bytes of memory of its own that a child may have: more than is allowed, less than the machine's."""
-CPU_S = 6
+CPU_S = 120
+"""Seconds of processor time after which a child is ended: what hangs, not what is slow; `hostile.cheap` judges cost."""
 
 
 def warm_up() -> None:

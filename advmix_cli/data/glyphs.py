@@ -31,8 +31,7 @@ def glyphs(split: str, root: Path, download: bool) -> tuple[torch.Tensor, torch.
     bases = {(digit, stroke): _draw(digit, stroke) for digit in range(10) for stroke in _STROKES}
 
     pixels = np.empty((count, _SIZE, _SIZE), dtype=np.float32)
-    for i in range(count):
-        matrix = _inverse_affine(angle[i], shear[i], scale[i], shift[i])
+    for i, matrix in enumerate(_inverse_affine(angle, shear, scale, shift).tolist()):
         base = bases[int(labels[i]), _STROKES[strokes[i]]]
         image = base.transform((_SIZE, _SIZE), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
         pixels[i] = np.asarray(image)
@@ -51,13 +50,11 @@ def _draw(digit: int, stroke: int) -> Image.Image:
     return image.reduce(2)
 
 
-def _inverse_affine(
-    angle: float, shear: float, scale: np.ndarray, shift: np.ndarray
-) -> tuple[float, float, float, float, float, float]:
-    """What `Image.transform` wants: the map from a pixel of the result to a point of the canvas."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    forward = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag(scale)
-    ratio = _CANVAS / 2 / _SIZE
-    inverse = np.linalg.inv(forward) * ratio
-    offset = _CANVAS / 4 - inverse @ (np.array([_SIZE / 2, _SIZE / 2]) + shift)
-    return (inverse[0, 0], inverse[0, 1], offset[0], inverse[1, 0], inverse[1, 1], offset[1])
+def _inverse_affine(angle: np.ndarray, shear: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """What `Image.transform` wants, (N,6): the maps from a pixel of the result to a point of the canvas."""
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
+    rotated = np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2)
+    sheared = np.stack([one, shear, zero, one], axis=1).reshape(-1, 2, 2)
+    inverse = np.linalg.inv(rotated @ sheared * scale[:, None]) * (_CANVAS / 2 / _SIZE)
+    offset = _CANVAS / 4 - inverse @ (_SIZE / 2 + shift)[:, :, None]
+    return np.concatenate([inverse, offset], axis=2).reshape(-1, 6)
