@@ -21,6 +21,7 @@ def _deaf() -> None:
     import signal  # not above: its import is a moment in which Ctrl-C would show a traceback
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

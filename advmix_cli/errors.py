@@ -7,7 +7,7 @@
     │   ├── UnsafeError      4  a file that would have to be executed to be read
     │   └── StateError       4  what an interrupted run left is not what it should be: it begins again
     ├── LockedError          5  another process holds it
-    └── StoppedError       130  Ctrl-C
+    └── StoppedError       130  Ctrl-C (SIGTERM: 143)
 
 Tracebacks appear only with ADVMIX_DEBUG=1.
 """
@@ -74,7 +74,7 @@ class LockedError(AdvmixError):
 
 
 class StoppedError(AdvmixError):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or the process was told to end."""
 
     exit_code = 130
     code = "interrupted"

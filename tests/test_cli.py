@@ -515,16 +515,17 @@ def test_a_closed_pipe_is_no_error(trained: Path) -> None:
     assert shell("advmix store list >&-").stderr.count("Traceback") == 0
 
 
-def test_interrupting_ends_with_130_and_keeps_the_epochs(home: Path) -> None:
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_says_so_and_keeps_the_epochs(home: Path, stop: signal.Signals, code: int) -> None:
     command = [*ADVMIX_THAT_HEEDS_CTRL_C, "train", "--limit", "2000", "--epochs", "200", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("epoch 3/"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert json.loads(out)["errors"][0]["code"] == "interrupted"
     assert len(list((home / "unfinished").iterdir())) == 1
 

@@ -62,32 +62,33 @@ app.add_typer(store.app, name="store")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130 or 143 stopped."""
     given = sys.argv[1:] if arguments is None else arguments
     code = _run(given)
     world.end(code)
     sys.exit(code)
 
 
-PRESSED: list[int] = []
-"""Grows when Ctrl-C is pressed."""
+STOPS: list[int] = []
+"""The signals that told this process to stop: Ctrl-C, or the SIGTERM by which schedulers end jobs."""
 
 
-def heed_ctrl_c() -> None:
-    """Remember that Ctrl-C was pressed, where it raises KeyboardInterrupt."""
+def heed_stops() -> None:
+    """Remember a signal to stop, which raises KeyboardInterrupt, where nobody else heeds it."""
 
-    def pressed(number: int, frame: FrameType | None) -> None:
-        PRESSED.append(number)
+    def told(number: int, frame: FrameType | None) -> None:
+        STOPS.append(number)
         raise KeyboardInterrupt
 
-    PRESSED.clear()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, pressed)
+    STOPS.clear()
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is usual:
+            signal.signal(number, told)
 
 
 def _run(arguments: list[str]) -> int:
     prepare()
-    heed_ctrl_c()
+    heed_stops()
     output = Output(_command(arguments), as_json="--json" in arguments)
     try:
         code = app(args=arguments, prog_name="advmix", standalone_mode=False, obj=arguments)
@@ -101,7 +102,7 @@ def _run(arguments: list[str]) -> int:
         return _say(output, StoppedError("interrupted", "nothing was done"))
     except Exception as error:
         _trace()
-        if PRESSED:  # what others make of a KeyboardInterrupt within them
+        if STOPS:  # what others make of a KeyboardInterrupt within them
             return _say(output, StoppedError("interrupted", "the same command begins again, or continues"))
         if _lacks_memory(error):
             return _say(output, AdvmixError("there is not enough memory", "try a smaller --batch-size", code="memory"))
@@ -126,7 +127,7 @@ def _say(output: Output, error: AdvmixError) -> int:
     except AdvmixError as unwritable:  # the error itself, as JSON: it is said on stderr then
         output.as_json = False
         output.error(unwritable)
-    return error.exit_code
+    return 128 + STOPS[-1] if STOPS and isinstance(error, StoppedError) else error.exit_code
 
 
 def _trace() -> None:
