@@ -62,7 +62,7 @@ app.add_typer(store.app, name="store")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130 or 143 stopped."""
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 locked, 130, 143 stopped."""
     given = sys.argv[1:] if arguments is None else arguments
     code = _run(given)
     world.end(code)
