@@ -510,6 +510,8 @@ MUTANTS = (
     Mutant("workflows/evaluation/measure.py", "if met and bool((proved.right[of]",
            "if not met and bool((proved.right[of]",
            "test_bounds.py::test_an_image_proved_and_broken_is_an_error", "what is proved and broken is no error"),
+    Mutant("bounds/fusing.py", "folding.largest(middle - radius), folding", "folding.largest(middle), folding",
+           "test_folding.py::test_intervals_of_what_is_pooled_are_the_same_in_one_step", "a lower end that is none"),
     Mutant("methods/bounded.py", "loss = kappa * usual + (1 - kappa) * bounded", "loss = kappa * usual + bounded",
            "test_methods.py::test_a_way_is_its_formula[mtl-ibp-none]", "the bounds' loss has all its weight"),
     Mutant("methods/bounded.py", "bounded = (1 - torch.exp(-q * each)) / q", "bounded = each",

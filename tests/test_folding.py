@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 
-from advmix_cli import models
+from advmix_cli import bounds, models
+from advmix_cli.bounds import intervals
+from advmix_cli.bounds.fusing import Pooled, fused
+from advmix_cli.bounds.intervals import Ball
 from advmix_cli.models import folding
 
 Tensor = torch.Tensor
@@ -139,3 +142,52 @@ def test_an_image_has_the_same_bits_in_any_batch(arch: str) -> None:
     together = said(x)
     for part in (slice(0, 16), slice(16, 20), slice(41, 64)):
         assert all(torch.equal(one, whole[part]) for one, whole in zip(said(x[part]), together, strict=True))
+
+
+class Twice(nn.Module):
+    """A convolution that is pooled, and goes past that too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 2, 3), nn.Linear(2 * 6 * 6 + 2 * 3 * 3, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.conv(x)
+        both = F.pad(F.max_pool2d(found, 2), (0, 3, 0, 3)) + found
+        return self.last(torch.relu(F.pad(both.flatten(1), (0, 18))))
+
+
+NETWORKS = {
+    "lenet5": (lambda: models.build("lenet5", 1), 2),
+    "twice": (Twice, 0),
+    "padded": (lambda: _one(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), 32), 0),
+    "strided": (lambda: _one(nn.Conv2d(1, 2, 3, stride=2), nn.MaxPool2d(2), 2), 0),
+    "even": (lambda: _one(nn.Conv2d(1, 2, 4), nn.MaxPool2d(2), 8), 0),
+    "oblong": (lambda: _one(nn.Conv2d(1, 2, (1, 3)), nn.MaxPool2d(2), 24), 0),
+    "larger windows": (lambda: _one(nn.Conv2d(1, 2, 3), nn.MaxPool2d(3), 8), 0),
+    "overlapping": (lambda: _one(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, 1), 50), 0),
+    "a ReLU between": (lambda: _one(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), 18), 0),
+    "no bias": (lambda: _one(nn.Conv2d(1, 2, 3, bias=False), nn.MaxPool2d(2), 18), 1),
+}
+
+
+def _one(conv: nn.Module, pool: nn.Module, values: int) -> nn.Sequential:
+    return nn.Sequential(conv, pool, nn.Flatten(), nn.Linear(values, 10))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_intervals_of_what_is_pooled_are_the_same_in_one_step(name: str) -> None:
+    build, steps = NETWORKS[name]
+    torch.manual_seed(0)
+    model = build()
+    side = 32 if name == "lenet5" else 8
+    x = torch.rand((4, 1, side, side))
+    usual = bounds.trace(model, (1, side, side))
+    ours, y = fused(usual), torch.arange(4)
+    assert sum(isinstance(layer, Pooled) for layer in ours.layers) == steps
+    for images in (x, x.double()):
+        found = [intervals.margins(each, intervals.around(each, Ball(images, 0.1)), y) for each in (ours, usual)]
+        torch.testing.assert_close(*found)
+        weights = list(model.parameters())
+        slopes = [torch.autograd.grad(F.cross_entropy(-each, y), weights, allow_unused=True) for each in found]
+        torch.testing.assert_close(*slopes)

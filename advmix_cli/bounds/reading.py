@@ -72,7 +72,12 @@ def _convolution(call: Call) -> Layer | None:
         lambda d: None if bias is None else bias.to(d).view(-1, 1, 1),
         transposed=None if isinstance(options[1], str) else transposed,
         squared=squared,
+        kernel=(weight, bias) if _plain(*options) else None,
     )
+
+
+def _plain(stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
+    return _pair(stride) == _pair(dilation) == (1, 1) and padding in ("valid", 0, (0, 0), [0, 0]) and groups == 1
 
 
 def _linear(call: Call) -> Layer | None:

@@ -131,11 +131,6 @@ class Adversarial(Method):
         return adversarial_batch(self.model, batch.x, batch.y, threat, seed=batch.seed, index=batch.index, mode=mode)
 
 
-def mixture(x: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Images and targets, mixed as drawn."""
-    return draw.mixed(x), draw.mixed(targets)
-
-
 def change(x: Tensor, x_adv: Tensor) -> Tensor:
     """The largest change of a pixel, ()."""
     return (x_adv - x).abs().max()

@@ -12,6 +12,7 @@ from torch import nn
 
 from advmix_cli import world
 from advmix_cli.bounds import intervals
+from advmix_cli.bounds.fusing import fused
 from advmix_cli.bounds.layers import Affine, Interval, ReLU
 from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.config import TrainSettings
@@ -64,7 +65,7 @@ class Bounded(Adversarial):
     def prepare(self, batch: Batch) -> Prepared:
         """How far eps has grown, and what `around` makes of that."""
         if self.network is None:
-            self.network = trace(self.model, tuple(batch.x.shape[1:]))
+            self.network = fused(trace(self.model, tuple(batch.x.shape[1:])))
         grown = self.grown(batch.done)
         draw = batch.draw()
         centre = batch.x if draw is None else draw.mixed(batch.x)

@@ -8,7 +8,7 @@ import torch
 
 from advmix_cli import draws
 from advmix_cli.attacks.common import frozen, gradient, lengths, objective
-from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change, mixture
+from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
 
 
 class MTlat(Adversarial):
@@ -23,10 +23,10 @@ class MTlat(Adversarial):
     """
 
     def prepare(self, batch: Batch) -> Prepared:
-        """The mixture, and the step."""
+        """The and the step."""
         threat, draw = self.adversary.at(batch.done), batch.draw()
         assert draw is not None
-        x, targets = mixture(batch.x, self.targets(batch.y), draw)
+        x, targets = draw.mixed(batch.x), draw.mixed(self.targets(batch.y))
         step = 1 + (draws.uniform(batch.index, (1,), batch.seed, "target")[:, 0] * (self.classes - 1)).long()
         target = (batch.y + step) % self.classes
         with frozen(self.model):

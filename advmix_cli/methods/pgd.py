@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change, mixture
+from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
 from advmix_cli.methods.climbing import ascend
 from advmix_cli.mixing import Draw
 from advmix_cli.threats import Threat
@@ -39,7 +39,7 @@ class Pgd(Adversarial):
     def _mixed_first(self, batch: Batch, threat: Threat, draw: Draw | None) -> Prepared:
         x, targets = batch.x, self.targets(batch.y, batch.other, batch.share)
         if draw is not None:
-            x, targets = mixture(x, targets, draw)
+            x, targets = draw.mixed(x), draw.mixed(targets)
         x_adv = ascend(self.model, x, threat, "soft", cross_entropy, targets, batch)
         return Prepared("soft", {"x": x_adv, "targets": targets}, change(x, x_adv))
 

@@ -80,12 +80,21 @@ class Pooled(Halved):
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The largest values, without a ReLU."""
-        found: Tensor = _Largest.apply(super().__call__(x, weight, None if bias is None else bias.repeat(4)))
-        return found
+        return largest(self.windows(x, weight, bias))
+
+    def windows(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The four values of each window, (N,4C',H'/2,W'/2), each a quarter of the channels apart."""
+        return super().__call__(x, weight, None if bias is None else bias.repeat(4))
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Four kernels, for the four values of a window."""
         return _moved(weight).flatten(0, 1)
+
+
+def largest(x: Tensor) -> Tensor:
+    """The largest of four values each a quarter of the channels apart, (N,4C,H,W) to (N,C,H,W)."""
+    found: Tensor = _Largest.apply(x)
+    return found
 
 
 def _moved(kernel: Tensor) -> Tensor:
@@ -152,8 +161,6 @@ def _of_weights(x: Tensor, kernel: Tensor, slope: Tensor) -> Tensor:
 
 
 class _Largest(torch.autograd.Function):
-    """(N,4C,H,W), four values each a quarter of the channels apart, to (N,C,H,W)."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         one, two, three, four = x.chunk(4, 1)
