@@ -133,7 +133,7 @@ class Inference(Way):
 
 _HERE = "advmix_cli.methods"
 _WARMUP = Option("share of all steps before the bounds' eps begins to grow", 0.025)
-_RAMP_END = Option("share of all steps after which it has grown to the whole eps", 0.4, high=1.0)
+_RAMP_END = Option("share of all steps after which it has grown to the whole eps", 0.6, high=1.0)
 _L1 = Option("factor of the sum of all weights' sizes in the loss", 0.0)
 _WIDER = Option("eps of the bounds in training, in the threat's eps", 1.0, low=0.1, high=4.0)
 _TIGHT = Option("factor of the regulariser of the bounds' tightness while eps grows", 0.0, high=100.0)
@@ -142,7 +142,9 @@ _SPREAD = Option(
     0.0, high=10.0, before=1.0,
 )  # fmt: skip
 _BOUNDED_LOSS = Option(
-    "q of the generalised cross-entropy once eps has grown: hopeless images count less; 0: cross-entropy", 0.0
+    "q of the generalised cross-entropy once eps has grown: hopeless images count less; 0: cross-entropy",
+    0.4,
+    before=0.0,
 )
 _CERTIFIED: dict[str, Any] = {
     "optimizer": "adam", "lr": 6e-3, "schedule": "one-cycle", "batch_size": 250, "epochs": 40, "validation": 1000,
@@ -190,21 +192,21 @@ METHODS = {
             "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
             f"{_HERE}.bounded:Ibp",
             {"kappa": Option("share of the clean loss once eps has grown", 0.0), **_BOUNDED},
-            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=3,
+            attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=4,
         ),
         Method(
             "mtl-ibp", "PGD and interval bounds, weighted", "De Palma et al. 2024 (expressive losses)",
             f"{_HERE}.bounded:MtlIbp",
             {"weight": Option("share of the bounds' loss", 0.5), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3}, version=3,
+            settings=_CERTIFIED | {"steps": 3}, version=4,
         ),
         Method(
             "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
             f"{_HERE}.bounded:Sabr",
             {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3}, version=3,
+            settings=_CERTIFIED | {"steps": 3}, version=4,
         ),
     )
 }  # fmt: skip

@@ -134,8 +134,11 @@ def plain(name: str, model: nn.Sequential, settings: TrainSettings, mix: str) ->
     centre = mixed(X) if mix == "mixup" else X
 
     def bounded(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        own = ce(worst(model, low, high, Y), hot(Y))
-        return LAM * own + (1 - LAM) * ce(worst(model, low, high, Y[PERM]), hot(Y[PERM])) if mix == "mixup" else own
+        def of(labels: torch.Tensor) -> torch.Tensor:
+            right = worst(model, low, high, labels).softmax(1).gather(1, labels[:, None])
+            return ((1 - right ** option["gce"]) / option["gce"]).mean()
+
+        return LAM * of(Y) + (1 - LAM) * of(Y[PERM]) if mix == "mixup" else of(Y)
 
     targets = mixed(hot(Y)) if mix == "mixup" else hot(Y)
     if name == "ibp":
@@ -189,7 +192,9 @@ def test_mixed_first_the_mixture_is_attacked() -> None:
 
 @on_cpu
 def test_bounds_grow_and_what_weighs_them() -> None:
-    settings = told("ibp", method_arg=["warmup=0.1", "ramp=0.5", "kappa=0.25", "tight=2", "l1=0.01", "wider=2"])
+    settings = told(
+        "ibp", method_arg=["warmup=0.1", "ramp=0.5", "kappa=0.25", "tight=2", "l1=0.01", "wider=2", "gce=0"]
+    )
     model = network()
     method = methods.chosen(model, settings, CLASSES)
     for done, grown in ((0.05, 0.0), (0.3, 0.5), (0.9, 1.0)):
