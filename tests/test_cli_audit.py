@@ -147,6 +147,30 @@ def test_a_stopped_evaluation_continues_with_other_batches_and_threads(
     assert continued.data["rows"] == fresh["rows"]
 
 
+@on_cpu
+def test_a_stopped_audit_attacks_nothing_twice(
+    trained: Path, advmix: Run, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("eval", "a", "--audit", "--limit", "20", "--json")
+    real, attacks = checks.attack_set, [0]
+
+    def attack_set(*args: object, **given: object) -> object:
+        attacks[0] += 1
+        if attacks[0] == 6:
+            raise KeyboardInterrupt
+        return real(*args, **given)
+
+    monkeypatch.setattr("advmix_cli.workflows.unfinished._EVERY_S", 0)
+    monkeypatch.setattr(checks, "attack_set", attack_set)
+    assert advmix(*line).code == 130
+    continued = advmix(*line)
+    assert "continuing" in continued.err
+    stopped = attacks[0]
+    fresh = advmix(*line, "--force")
+    assert stopped - 1 == attacks[0] - stopped
+    assert continued.data["audit"] == fresh.data["audit"]
+
+
 def test_a_state_is_as_large_as_what_is_new(trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     real = Unfinished._write

@@ -20,6 +20,7 @@ from advmix_cli.auditing.grades import Check
 from advmix_cli.auditing.settled import settled
 from advmix_cli.config import VERDICTS
 from advmix_cli.data.pixels import Pixels
+from advmix_cli.errors import StateError
 from advmix_cli.evaluation import score
 from advmix_cli.runtime import generator
 from advmix_cli.settings import plain
@@ -29,6 +30,7 @@ from advmix_cli.threats import Threat
 __all__ = ["IMAGES", "STAGES", "Audit", "Check", "audit", "transferable"]
 
 _GRID = 21
+Piece = dict[str, Any]
 IMAGES = 500
 """How many images the audit looks at: enough to tell a few points, in a minute or two of a small network."""
 
@@ -78,15 +80,22 @@ def audit(
     batch_size: int | None = None,
     transferred: Sequence[tuple[str, torch.Tensor]] = (),
     on_check: Callable[[str], None] = lambda name: None,
+    pieces: Sequence[Piece] = (),
+    on_piece: Callable[[Piece], None] = lambda piece: None,
 ) -> Audit:
     """Look for signs that gradients of `model` are masked, on images (N,C,H,W), uint8 or in [0,1], and labels (N,).
 
     Of the threat norm and eps count. `transferred` are images that were attacked within it against other models, each
     with its model's name. `on_check` is called before each of `STAGES`, with its name. Uses at most the first `IMAGES`
-    images.
+    images. `on_piece` gets what each of its attacks left; with all those `pieces` the same call continues.
     """
     few = to_float(x[:IMAGES])
-    run = Checks(model, few, y[:IMAGES], threat, classes, seed, batches.suitable(model, few, batch_size))
+    try:
+        before = [piece["left"].view(len(few)).bool().clone() for piece in pieces]
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise StateError(f"a piece of an audit does not fit: {error}", "begin again") from None
+    size = batches.suitable(model, few, batch_size)
+    run = Checks(model, few, y[:IMAGES], threat, classes, seed, size, before, on_piece)
     for name, stage in STAGES.items():
         on_check(name)
         run.checks += stage(run)

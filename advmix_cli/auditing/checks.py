@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,16 @@ class Checks:
     """One model under audit, and what is known of each image so far."""
 
     def __init__(
-        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat, classes: int, seed: int, size: int
+        self,
+        model: nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        threat: Threat,
+        classes: int,
+        seed: int,
+        size: int,
+        before: Sequence[torch.Tensor] = (),
+        on_piece: Callable[[dict[str, Any]], None] = lambda piece: None,
     ) -> None:
         self.model, self.x, self.y, self.classes, self.seed, self.size = model, x, y, classes, seed, size
         self.norm, self.eps = threat.norm, threat.eps
@@ -43,6 +52,8 @@ class Checks:
         self.tried: list[str] = []
         self.attacked = self.x
         self._known: dict[Threat, torch.Tensor] = {}  # two stages ask for PGD-40 at eps
+        self._before = list(reversed(before))  # what the same attacks, in this order, came to before
+        self._on_piece = on_piece
 
     def pgd(self, steps: int = 40, eps: float | None = None, **more: Any) -> Threat:
         """PGD that stops when it has won."""
@@ -53,15 +64,22 @@ class Checks:
         """Which images (N,) are right clean and attacked; `among` only some are attacked."""
         if among is None and threat in self._known:
             return self._known[threat].clone()
-        where = (torch.ones_like(self.clean) if among is None else among).nonzero().squeeze(1)
-        flags = torch.zeros_like(self.clean)
+        if self._before:
+            flags = self._before.pop()
+        else:
+            flags = self._attacked(threat, torch.ones_like(self.clean) if among is None else among)
+            self._on_piece({"left": flags.clone()})
+        if among is None:
+            self._known[threat] = flags.clone()
+        return flags
+
+    def _attacked(self, threat: Threat, among: torch.Tensor) -> torch.Tensor:
+        where, flags = among.nonzero().squeeze(1), torch.zeros_like(self.clean)
         if len(where):
             here = where.to(self.x.device)
             flags[where] = attack_set(
                 self.model, self.x[here], self.y[here], threat, seed=self.seed, index=where, batch_size=self.size
             ).robust
-        if among is None:
-            self._known[threat] = flags.clone()
         return flags
 
     def percent(self, flags: torch.Tensor) -> float:

@@ -175,6 +175,7 @@ def _result(session: Session, record: dict[str, Any], cached: bool, alias: str |
             "n": n,
             "clean_accuracy": 100 * record["clean_correct"] / n,
             "robust_accuracy": 100 * record["robust_correct"] / n,
+            "proved": record.get("proved", 0),
             "linf_max": record["linf_max"],
             "l2_max": record["l2_max"],
             **costs(passes, n),

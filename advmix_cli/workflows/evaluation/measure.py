@@ -302,7 +302,8 @@ def audits(
                 load_model(model, few.y.device), few.x, few.y, threat, settings.seed, session.batch_size
             )
         for function, model in each.items():
-            if state.of(f"{function} audit"):
+            done, part = f"{function} audit", f"{function} audit, attacked"
+            if state.of(done):
                 progress(len(auditing.STAGES))
                 continue
 
@@ -311,17 +312,14 @@ def audits(
                 progress(1)
 
             audited = auditing.audit(
-                load_model(model, few.y.device),
-                few.x,
-                few.y,
-                threat,
-                classes=len(few.info.classes),
-                seed=settings.seed,
-                batch_size=session.batch_size,
+                load_model(model, few.y.device), few.x, few.y, threat,
+                classes=len(few.info.classes), seed=settings.seed, batch_size=session.batch_size,
                 transferred=[(each[other].label, x_adv) for other, x_adv in against.items() if other != function],
                 on_check=on_check,
-            )
-            state.add(f"{function} audit", {"audit": audited.to_dict()})
+                pieces=list(state.of(part)),
+                on_piece=functools.partial(state.add, part),
+            )  # fmt: skip
+            state.add(done, {"audit": audited.to_dict()})
     found: list[dict[str, Any]] = [state.of(f"{model.function} audit")[0].get("audit", {}) for model in models]
     return found
 
