@@ -296,3 +296,22 @@ def test_a_cascade_does_not_depend_on_batches_or_where_it_was_stopped(
     assert torch.equal(whole.x_adv, joined.x_adv)
     assert torch.equal(whole.robust, joined.robust)
     assert x.device.type == DEVICE.type
+
+
+@on_cpu
+def test_what_a_cascade_of_other_parts_made_is_still_read(
+    trained: Any, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = dataclasses.replace(
+        ATTACKS["fast"], parts=(Part("pma", {"steps": 1}), Part("malt", {"steps": 1})), standard=2
+    )
+    line = ("--attack", "fast", "--limit", "10", "--json")
+    with monkeypatch.context() as before:
+        before.setitem(ATTACKS, "fast", few)
+        evaluation, samples = (
+            advmix("eval", "a", *line).data["evaluation"],
+            advmix("attack", "a", *line).data["samples"],
+        )
+    for command in (("store", "show", evaluation), ("eval", "a", "--samples", samples), ("store", "verify")):
+        done = advmix(*command)
+        assert done.code == 0, done.err

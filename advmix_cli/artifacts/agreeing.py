@@ -36,20 +36,25 @@ def disagreements(record: Record, kind: str) -> Iterator[str]:
         counts = [record["clean_correct"], record["robust_correct"], *(standing for _, standing in record["after"])]
         if max(counts) > record["n"]:
             yield "n"
-        parts = len(Threat.from_dict(record["threat"]).parts)
-        if len(record["after"]) != parts or len(record.get("passes", ())) not in (0, parts):
+        threat, stages = Threat.from_dict(record["threat"]), len(record["after"])
+        if not _may_have(threat, stages, len(threat.parts)) or len(record.get("passes", ())) not in (0, stages):
             yield "after"
     elif kind == "evaluation":
         yield from _in_cells(record)
 
 
-def _stages(column: Record) -> int:
-    """After how many parts of its threat a column's cells say what stood; none but for white-box ensembles."""
+def _may_have(threat: Threat, stages: int, now: int) -> bool:
+    """Whether a threat has so many stages `now`, or had: what is no standard ensemble may have had others before."""
+    own = threat.standard == len(threat.parts) > 1
+    return stages == now or (own and stages > 1)
+
+
+def _staged(column: Record, stages: int) -> bool:
+    """Whether a column's cells may say so often what stood: none but those of white-box ensembles do."""
     threat = Threat.from_dict(column["threat"]) if column["kind"] == "attack" else None
-    parts = len(threat.parts) if threat else 0
-    if threat is None or parts < 2:
-        return -1 if column["further"] else 0
-    return parts if column["further"] else threat.standard
+    if threat is None or len(threat.parts) < 2:
+        return not stages and not column["further"]
+    return _may_have(threat, stages, len(threat.parts) if column["further"] else threat.standard)
 
 
 def _in_cells(record: Record) -> Iterator[str]:
@@ -73,7 +78,7 @@ def _in_cells(record: Record) -> Iterator[str]:
             if wrong or counts not in ([], [cell["n"], right]) or any(s > n for n, s in cell.get("by_class", ())):
                 yield "cells.by_class"
     for place, column in enumerate(columns):
-        if any(len(row[place]["after"]) != _stages(column) for row in record["cells"]):
+        if not all(_staged(column, len(row[place]["after"])) for row in record["cells"]):
             yield "cells.after"
         if any(of >= place for of in column["of"]) or (column["kind"] == "worst") != bool(column["of"]):
             yield "columns.of"
