@@ -174,6 +174,7 @@ def test_progress_is_shown_where_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(output, "_PLAIN_EVERY_S", 1e-9)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which another test may have imported
     advmix_cli.attack(net, *images, steps=1)
     assert capsys.readouterr().err == ""
     advmix_cli.attack(net, *images, steps=1, progress=True)
