@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Checks:
         classes: int,
         seed: int,
         size: int,
-        before: Sequence[torch.Tensor] = (),
+        before: Iterable[torch.Tensor] = (),
         on_piece: Callable[[dict[str, Any]], None] = lambda piece: None,
     ) -> None:
         self.model, self.x, self.y, self.classes, self.seed, self.size = model, x, y, classes, seed, size
@@ -52,7 +52,7 @@ class Checks:
         self.tried: list[str] = []
         self.attacked = self.x
         self._known: dict[Threat, torch.Tensor] = {}  # two stages ask for PGD-40 at eps
-        self._before = list(reversed(before))  # what the same attacks, in this order, came to before
+        self._before = iter(before)  # what the same attacks, in this order, came to before
         self._on_piece = on_piece
 
     def pgd(self, steps: int = 40, eps: float | None = None, **more: Any) -> Threat:
@@ -64,9 +64,8 @@ class Checks:
         """Which images (N,) are right clean and attacked; `among` only some are attacked."""
         if among is None and threat in self._known:
             return self._known[threat].clone()
-        if self._before:
-            flags = self._before.pop()
-        else:
+        flags = next(self._before, None)
+        if flags is None:
             flags = self._attacked(threat, torch.ones_like(self.clean) if among is None else among)
             self._on_piece({"left": flags.clone()})
         if among is None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
-from advmix_cli.bounds.layers import Affine, Interval, Layer, MaxPool, Rearranged, Shape
+from advmix_cli.bounds.layers import Affine, Interval, Layer, MaxPool, Rearranged, Shape, Tensor
 from advmix_cli.bounds.trace import Traced
 from advmix_cli.models import folding
+
+_WINDOWS = (2, 2), (2, 2), (0, 0)
+"""Side, stride and padding of a pool whose values come of windows of their own."""
 
 
 @dataclasses.dataclass
@@ -16,6 +20,7 @@ class Pooled(Layer):
     inputs: tuple[int, ...]
     shape: Shape
     convolution: Affine
+    kernel: tuple[Tensor, Tensor | None]
     pool: MaxPool
 
     def __post_init__(self) -> None:
@@ -24,10 +29,9 @@ class Pooled(Layer):
     def interval(self, *bounds: Interval) -> Interval:
         """Bounds of the windows' largest."""
         ((low, high),) = bounds
-        kernel = self.convolution.kernel
-        if kernel is None or not folding.folds(low):
+        if not folding.folds(low):
             return self.pool.interval(self.convolution.interval(*bounds))
-        weight, bias = kernel
+        weight, bias = self.kernel
         middle = self._middle.windows((low + high) / 2, weight, bias)
         radius = self._radius.windows((high - low) / 2, weight.abs(), None)
         return folding.largest(middle - radius), folding.largest(middle + radius)
@@ -36,19 +40,15 @@ class Pooled(Layer):
 def fused(network: Traced) -> Traced:
     """The same network, for its intervals: at the place of such a convolution stands what it takes."""
     layers = list(network.layers)
-    for place, (one, pool) in enumerate(zip(network.layers, network.layers[1:], strict=False), 1):
-        if (
-            isinstance(one, Affine)
-            and isinstance(pool, MaxPool)
-            and one.kernel is not None
-            and one.kernel[0].shape[2] == one.kernel[0].shape[3]
-            and one.kernel[0].shape[3] % 2 == 1
-            and (pool.kernel, pool.stride, pool.padding) == ((2, 2), (2, 2), (0, 0))
-            and pool.inputs == (place,)
-            and [place in layer.inputs for layer in network.layers].count(True) == 1
-        ):
+    for place, (one, pool) in enumerate(itertools.pairwise(network.layers), 1):
+        if not isinstance(one, Affine) or not isinstance(pool, MaxPool) or one.kernel is None:
+            continue
+        height, width = one.kernel[0].shape[2:]
+        windows = pool.kernel, pool.stride, pool.padding
+        takers = [layer for layer in network.layers if place in layer.inputs]
+        if height == width and width % 2 and windows == _WINDOWS and takers == [pool]:
             layers[place - 1] = Rearranged(
                 one.inputs, network.before(one.inputs[0]), lambda dtype, absolute: lambda x: x, lambda dtype: None
             )
-            layers[place] = Pooled((place,), pool.shape, one, pool)
+            layers[place] = Pooled((place,), pool.shape, one, one.kernel, pool)
     return Traced(network.shape, tuple(layers))

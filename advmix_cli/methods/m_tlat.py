@@ -23,7 +23,7 @@ class MTlat(Adversarial):
     """
 
     def prepare(self, batch: Batch) -> Prepared:
-        """The and the step."""
+        """The mixture, and the step."""
         threat, draw = self.adversary.at(batch.done), batch.draw()
         assert draw is not None
         x, targets = draw.mixed(batch.x), draw.mixed(self.targets(batch.y))

@@ -316,7 +316,7 @@ def audits(
                 classes=len(few.info.classes), seed=settings.seed, batch_size=session.batch_size,
                 transferred=[(each[other].label, x_adv) for other, x_adv in against.items() if other != function],
                 on_check=on_check,
-                pieces=list(state.of(part)),
+                pieces=state.of(part),
                 on_piece=functools.partial(state.add, part),
             )  # fmt: skip
             state.add(done, {"audit": audited.to_dict()})
