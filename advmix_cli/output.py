@@ -17,7 +17,7 @@ from rich.text import Text
 
 from advmix_cli.errors import AdvmixError
 from advmix_cli.layout import laid_out, wrapped
-from advmix_cli.results import Facts, Result, Table, shown
+from advmix_cli.results import Facts, Result, Table, duration, shown
 from advmix_cli.settings import SCHEMA, plain
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Output:
         if self.quiet or not self._err.is_terminal:
             yield _Lines(self, what, total, unit)
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         done = (MofNCompleteColumn(), TextColumn(f"{unit}  {{task.fields[rate]}}"))
         columns = (
@@ -197,10 +197,10 @@ class Output:
             BarColumn(),
             *(done if unit else (TextColumn("{task.percentage:.0f} %"),)),
             TextColumn("{task.fields[about]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
         )
         with Progress(*columns, console=self._err, transient=True) as bar:
-            yield _Bar(bar, bar.add_task(escape(shown(what)), total=total, rate="", about=""))
+            yield _Bar(bar, bar.add_task(escape(shown(what)), total=total, rate="", about="", left=""))
 
     @contextlib.contextmanager
     def live(self) -> Iterator[Callable[[Table], bool]]:
@@ -219,16 +219,38 @@ class Output:
             yield show
 
 
+class _Pace:
+    """How much of a work is done and how fast it goes, by what was done since it could be watched."""
+
+    def __init__(self, total: float | None) -> None:
+        self.done, self.total, self.rate = 0.0, total or 0.0, 0.0
+        self._before, self._began = 0.0, time.monotonic()
+
+    def __call__(self, n: float, left: float | None, before: bool) -> None:
+        self.done += n
+        self._before += n if before else 0.0
+        self.total = max(self.total, self.done) if left is None else self.done + left
+        taken = time.monotonic() - self._began
+        self.rate = (self.done - self._before) / taken if taken else 0.0
+
+    @property
+    def left(self) -> str:
+        """How long the rest will take, for people; nothing where that is not known."""
+        return f"{duration((self.total - self.done) / self.rate)} left" if self.rate and self.done < self.total else ""
+
+
 class _Bar:
-    """Progress on a terminal."""
+    """Progress on a terminal. Rich's own speed begins anew with each other total."""
 
     def __init__(self, bar: Progress, task: Any) -> None:
-        self._bar, self._task = bar, task
+        self._bar, self._task, self._pace = bar, task, _Pace(bar.tasks[0].total)
 
-    def __call__(self, n: float, left: float | None = None) -> None:
-        task = self._bar.tasks[0]
-        total = task.total if left is None else task.completed + n + left
-        self._bar.update(self._task, advance=n, total=total, rate=f"{task.speed:,.0f}/s" if task.speed else "")
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
+        pace = self._pace
+        pace(n, left, before)
+        self._bar.update(
+            self._task, advance=n, total=pace.total, rate=f"{pace.rate:,.0f}/s" if pace.rate else "", left=pace.left
+        )
 
     def about(self, text: str) -> None:
         """Beside the bar."""
@@ -243,23 +265,16 @@ class _Lines:
     """Progress in a log: the lines of the work itself and, where it has none, one every ten seconds."""
 
     def __init__(self, output: Output, what: str, total: float | None, unit: str) -> None:
-        self._output, self._what, self._total, self._unit = output, what, total, unit
-        self._done, self._before, self._about = 0.0, -1.0, ""
-        self._began = self._said = time.monotonic()
+        self._output, self._what, self._pace, self._unit = output, what, _Pace(total), unit
+        self._said, self._about = time.monotonic(), ""
 
-    def __call__(self, n: float, left: float | None = None) -> None:
-        now = time.monotonic()
-        if self._before < 0:  # with the first an interrupted run says what it had done
-            self._began, self._before = now, n
-        self._done += n
-        total = self._done + left if left is not None else self._total or self._done
-        if now - self._said >= _PLAIN_EVERY_S and self._before < self._done < total:
-            rate = (self._done - self._before) / (now - self._began)
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
+        pace = self._pace
+        pace(n, left, before)
+        if time.monotonic() - self._said >= _PLAIN_EVERY_S and pace.left:
             about = f", {self._about}" if self._about else ""
-            share = (
-                f"{self._done:g}/{total:g} {self._unit}, {rate:.0f}/s" if self._unit else f"{self._done / total:.0%}"
-            )
-            self.line(f"{self._what}: {share}{about}, {(total - self._done) / rate:.0f} s left")
+            named = f"{pace.done:g}/{pace.total:g} {self._unit}, {pace.rate:.0f}/s"
+            self.line(f"{self._what}: {named if self._unit else f'{pace.done / pace.total:.0%}'}{about}, {pace.left}")
 
     def about(self, text: str) -> None:
         """In the next line."""

@@ -50,19 +50,26 @@ def count(passes: Passes) -> None:
 class Work:
     """How much of several jobs is done and left, each somebody's and of a kind, in forward passes.
 
-    `tell` gets what was done since, and `left`. Jobs of a kind are taken to cost what the first of them cost.
+    `tell` gets what was done since, and `left`; with `before`, what was done before it could be watched. Jobs of a kind
+    are taken to cost what the first of them cost.
     """
 
     def __init__(self, tell: Callable[..., None], foreseen: Mapping[tuple[str, str], float]) -> None:
         self._tell, self._left = tell, dict(foreseen)
         self._done = dict.fromkeys(foreseen, 0.0)
+        self._begun = set[tuple[str, str]]()
 
     def __call__(self, whose: str, kind: str, done: float, left: float | None = None) -> None:
-        """So much more of a job is done, and so much left: what was foreseen where that is not said."""
+        """So much more of a job is done, and so much left: what was foreseen where that is not said.
+
+        A job that says what is left says so first of what was done before: where it continues, by those before it.
+        """
         job = whose, kind
+        before = left is not None and job not in self._begun
+        self._begun.add(job)
         self._done[job] += done
         self._left[job] = max(self._left[job] - done, 0.0) if left is None else left
         if not self._left[job]:
             alike = (other for other in self._left if other[1] == kind and not self._done[other])
             self._left |= dict.fromkeys(alike, self._done[job])
-        self._tell(done, left=sum(self._left.values()))
+        self._tell(done, left=sum(self._left.values()), before=before)

@@ -169,8 +169,7 @@ MUTANTS = (
            "test_small_wrongs.py::test_the_first_winning_image_is_kept", "a later winning image replaces the first"),
     Mutant("attacks/standing.py", 'self.rows["won"] = won & outcome', 'self.rows["won"] = won | outcome',
            "test_attacks.py::test_a_candidate_that_float32_calls_right_goes_on", "bf16 alone decides who has won"),
-    Mutant("attacks/standing.py", 'fresh = min(len(self._all["won"]) - self._entered,',
-           'fresh = min(len(self._all["won"]) - self._entered - 1,',
+    Mutant("attacks/standing.py", "fresh = min(self._n - self._entered,", "fresh = min(self._n - self._entered - 1,",
            "test_small_wrongs.py::test_places_that_are_refilled_leave_nobody_out", "the last sample is never attacked"),
     Mutant("attacks/run.py", "tried_success | (tried_loss > loss", "tried_success | (tried_loss < loss",
            "test_small_wrongs.py::test_each_try_has_draws_of_its_own_and_the_worst_is_kept",
@@ -483,7 +482,7 @@ MUTANTS = (
 
     Mutant("bounds/reading.py", "torch.full((), added, dtype=dtype,", "torch.as_tensor(added, dtype=dtype,",
            "test_graphs.py::test_each_way_of_training_is_recorded[ibp]", "certified training is not recorded"),
-    Mutant("output.py", "self._began, self._before = now, n", "self._began, self._before = now, 0",
+    Mutant("output.py", "self._before += n if before else 0.0", "self._before += 0.0",
            "test_api.py::test_the_time_left_counts_what_was_done_now", "a run that goes on is never long"),
 
     # Bounds and ways of training

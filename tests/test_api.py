@@ -189,7 +189,7 @@ def test_the_time_left_counts_what_was_done_now(
     monkeypatch.setattr(output, "time", clock)
     now = 0.0
     with output.Output("train").progress("training", 1000, "images") as progress:
-        progress(900)
+        progress(900, before=True)
         now = 20.0
         progress(20)
     assert capsys.readouterr().err == "training: 920/1000 images, 1/s, 80 s left\n"

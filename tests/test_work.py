@@ -88,18 +88,20 @@ def test_a_gradient_costs_two_more() -> None:
 
 
 def test_several_jobs_are_told_as_one() -> None:
-    told: list[tuple[float, float]] = []
+    told: list[tuple[float, float, bool]] = []
     jobs = {(model, job): cost for model in "ab" for job, cost in {"clean": 10.0, "pgd": 100.0}.items()}
-    work = Work(lambda done, left: told.append((done, left)), jobs)
+    work = Work(lambda done, left, before: told.append((done, left, before)), jobs)
     work("a", "clean", 4)
     work("a", "clean", 6)
     work("a", "pgd", 30, 20)
     work("a", "pgd", 20, 0)
     work("b", "clean", 10)
+    work("b", "pgd", 0, 50)
     work("b", "pgd", 50, 0)
-    assert told == [(4, 216), (6, 210), (30, 130), (20, 60), (10, 50), (50, 0)], (
-        "the second model's PGD is as the first's"
-    )
+    assert told == [
+        (4, 216, False), (6, 210, False), (30, 130, True), (20, 60, False), (10, 50, False), (0, 50, True),
+        (50, 0, False),
+    ], "the second model's PGD is as the first's, and what a job begins by telling was done before"  # fmt: skip
 
 
 def test_units_without_a_name_are_shown_as_a_share(
@@ -108,15 +110,35 @@ def test_units_without_a_name_are_shown_as_a_share(
     monkeypatch.setattr(output, "time", types.SimpleNamespace(monotonic=lambda: now))
     now = 0.0
     with output.Output("eval").progress("evaluating") as progress:
-        progress(100, left=900)
+        progress(100, left=900, before=True)
         now = 20.0
         progress(100, left=300)
         progress.about("7 still robust")
         now = 40.0
         progress(100, left=100)
+        progress(900, left=100, before=True)  # what the next job had done when it was stopped
+        now = 60.0
+        progress(100, left=100)
     assert capsys.readouterr().err.splitlines() == [
-        "evaluating: 40%, 60 s left", "evaluating: 75%, 7 still robust, 20 s left"
-    ]  # fmt: skip
+        "evaluating: 40%, 60 s left",
+        "evaluating: 75%, 7 still robust, 20 s left",
+        "evaluating: 93%, 7 still robust, 20 s left",
+    ]
+
+
+def test_a_bar_says_what_is_left_though_the_total_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "time", types.SimpleNamespace(monotonic=lambda: now))
+    out, written, now = output.Output("eval"), io.StringIO(), 0.0
+    out._err = Console(file=written, force_terminal=True, width=80, color_system=None)
+    with out.progress("evaluating") as progress:
+        progress(900, left=100, before=True)
+        for left in (80, 50):
+            now += 10.0
+            progress(10, left=left)
+            progress._bar.refresh()  # type: ignore[union-attr]
+    shown = [line.split()[-3:] for line in written.getvalue().splitlines() if "left" in line]
+    for seconds in ("80", "50"):
+        assert [seconds, "s", "left"] in shown, shown
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

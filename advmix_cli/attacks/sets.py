@@ -100,9 +100,9 @@ def attack_set(
     otherwise in batches of another size. `batch_size` None: what suits the device. On a CPU batches are attacked side
     by side, one a thread.
 
-    `images`: keep the attacked images. `on_work` is called with what was done since, and what is left as far as it can
-    be foreseen, both by `Passes.cost`; `on_standing` with how many are still robust, `on_part` after each part, with
-    its label and that number.
+    `images`: keep the attacked images. `on_work` is called with what was done since, first with what was done by
+    `pieces` and before the first batch, and what is left as far as it can be foreseen, both by `Passes.cost`;
+    `on_standing` with how many are still robust, `on_part` after each part, with its label and that number.
     `on_piece` gets what became known with each batch, plain tensors and values; with all those `pieces` the same call,
     with whatever batches, continues, and gives the same. `only`: attack the samples of that range alone; the pieces of
     ranges that cover all, in any order, are those of the whole. Raises as `attack` does.

@@ -96,10 +96,17 @@ class Standing:
         at_it = int((~over).sum())
         if at_it == len(self):
             return
-        self._write(over.nonzero().squeeze(1), last)
-        fresh = min(len(self._all["won"]) - self._entered, self._places - at_it)
-        if at_it > self._places // 2:
-            fresh = 0
+        gone = over.nonzero().squeeze(1)
+        self._write(gone, last)
+        fresh = min(self._n - self._entered, len(gone))
+        if fresh:
+            gone, entering = gone[:fresh], slice(self._entered, self._entered + fresh)
+            self._entered += fresh
+            self._index = self._index.index_copy(0, gone, torch.arange(entering.start, entering.stop))
+            self.rows = {name: row.index_copy(0, gone, self._all[name][entering]) for name, row in self.rows.items()}
+            over, at_it = over.index_fill(0, gone, False), at_it + fresh
+            if at_it == len(self):
+                return
         size = len(self) if self._cuda else at_it
         while self._cuda and 2 * at_it <= size and size:
             size //= 2
@@ -107,11 +114,6 @@ class Standing:
         keep = over.sort(stable=True).indices[:size] if self._cuda else (~over).nonzero().squeeze(1)
         self._index = self._index[keep]
         self.rows = {name: row.index_select(0, keep) for name, row in self.rows.items()}
-        if fresh:
-            entering = slice(self._entered, self._entered + fresh)
-            self._entered += fresh
-            self._index = torch.cat([self._index, torch.arange(entering.start, entering.stop, device=won.device)])
-            self.rows = {name: torch.cat([row, self._all[name][entering]]) for name, row in self.rows.items()}
 
     def _write(self, which: slice | torch.Tensor, last: str) -> None:
         if self._over is None:  # one more than there are: what fills up a size has that place in common

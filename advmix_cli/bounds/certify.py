@@ -96,7 +96,7 @@ def certify_set(
 
     An image counts where every margin is proved positive, which includes the image itself. `on_piece` gets what became
     known with each batch; with all those `pieces` the same call continues. `on_work` gets how many images were bounded
-    since, and how many are left. `only`: bound the images of that range.
+    since, first by `pieces`, and how many are left. `only`: bound the images of that range.
     Raises UsageError, code `no-bound`, for a network with a layer that has no bound.
     """
     found, done = torch.zeros(2, len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.bool)

@@ -80,7 +80,7 @@ def carry_out(
     sent = _Sent(session, on, seconds, carrying.stored(session, parts))
     done = len(parts) - len(sent.left)
     with session.report.progress("parts", len(parts), "parts") as progress:
-        progress(done)
+        progress(done, before=True)
         while sent.left or sent.running:
             if sent.failed and not keep_going:
                 sent.left.clear()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advmix_cli import artifacts, data, models
 from advmix_cli.config import AttackSettings
+from advmix_cli.passes import Work
 from advmix_cli.results import Facts, Result, accuracy, changes, cost, costs, stages
 from advmix_cli.settings import SCHEMA, key
 from advmix_cli.threats import Threat
@@ -87,7 +88,7 @@ def _attack(
                 find,
                 n=len(images),
                 pieces=pieces,
-                on_work=progress,
+                on_work=functools.partial(Work(progress, {("", ""): 0.0}), "", ""),
                 on_standing=lambda n: progress.about(f"{n} still robust"),
                 on_part=part_line(progress, len(images), threat),
                 on_piece=unfinished.add,

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """A running bar: call it with the number of units done; `line` says what is worth a line, `about` how it stands."""
 
-    def __call__(self, n: float, left: float | None = None) -> None:
-        """`n` more units are done, and so many left where that was not said beforehand."""
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
+        """`n` more units are done, and so many left where that was not said beforehand.
+
+        `before`: they were done in no time of this run, and say nothing of its speed.
+        """
 
     def line(self, text: str) -> None:
         """Say something that stays."""
@@ -55,7 +58,7 @@ class Reporter(Protocol):
 
 
 class _SilentProgress:
-    def __call__(self, n: float, left: float | None = None) -> None:
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
         pass
 
     def line(self, text: str) -> None:

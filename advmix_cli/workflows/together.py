@@ -113,9 +113,9 @@ class _Shared:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._lock = progress, threading.Lock()
 
-    def __call__(self, n: float, left: float | None = None) -> None:
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
         with self._lock:
-            self._progress(n)
+            self._progress(n, before=before)
 
     def line(self, text: str) -> None:
         with self._lock:
@@ -131,11 +131,11 @@ class _PartProgress:
     def __init__(self, label: str, total: Progress, counts: bool, stop: threading.Event) -> None:
         self._label, self._total, self._counts, self._stop = label, total, counts, stop
 
-    def __call__(self, n: float, left: float | None = None) -> None:
+    def __call__(self, n: float, left: float | None = None, before: bool = False) -> None:
         if self._stop.is_set():
             raise _Stop
         if self._counts:
-            self._total(n)
+            self._total(n, before=before)
 
     def line(self, text: str) -> None:
         self._total.line(f"{self._label}: {text}")

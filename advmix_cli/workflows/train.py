@@ -139,7 +139,7 @@ def _train(
         if session.sync_bn:
             model = synchronised(model, device)
         with session.report.progress("training", settings.epochs * len(splits.train), "images") as progress:
-            progress(done * len(splits.train))
+            progress(done * len(splits.train), before=True)
             clock = time.monotonic()
 
             def on_epoch(row: dict[str, Any], make_state: Any, laps: training.Clock) -> None:

@@ -304,7 +304,7 @@ def audits(
         for function, model in each.items():
             done, part = f"{function} audit", f"{function} audit, attacked"
             if state.of(done):
-                progress(len(auditing.STAGES))
+                progress(len(auditing.STAGES), before=True)
                 continue
 
             def on_check(name: str, label: str = model.label) -> None:
