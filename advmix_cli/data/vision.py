@@ -84,7 +84,7 @@ def open_set(kind: Any, name: str, folder: str, root: Path, download: bool, **wh
             finally:
                 socket.setdefaulttimeout(before)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise AdvmixError(
             f"{name} is not in {root / folder} and could not be fetched: {reason}",
             f"put torchvision's files of {name} into {root / folder}, or set ADVMIX_DATA to the folder that holds "
