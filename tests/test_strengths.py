@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Run
+
+from advmix_cli import figures
 
 _EVAL = ("eval", "a", "b", "--attack", "pgd,fgsm", "--steps", "3", "--limit", "20")
 
@@ -64,3 +67,38 @@ def test_what_does_not_fit_is_said_before_anything_is_done(
 
 def test_the_same_eps_twice_is_one(trained: Path, advmix: Run) -> None:
     assert "evaluation" in advmix(*_EVAL, "--eps", "0.1,0.1", "--json").data
+
+
+def test_evaluations_at_several_eps_are_one_picture(
+    trained: Path, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, str]] = []
+    eps = figures.eps
+    monkeypatch.setattr(figures, "eps", lambda *given: drawn.append(given) or eps(*given))
+    found = advmix(*_EVAL, "--eps", "0.1,2/255", "--certify", "--bounds", "ibp", "--json").data
+    names = found["evaluations"]
+    assert Path(advmix("visualize", "eps", *names, "--json").data["png"]).exists()
+    ((models, title),) = drawn
+    assert [label for label, *_ in models] == ["a", "b"]
+    assert "under pgd, fgsm\ndotted" in title
+    for label, left, proved in models:
+        own = [row for row in found["rows"] if row["model"] == label]
+        clean = next(row["accuracy"] for row in own if row["on"] == "clean")
+        for points, bound, most in ((left, "upper", min), (proved, "lower", max)):
+            known = [
+                most(row["accuracy"] for row in own if (row["eps"], row["bound"]) == (eps, bound))
+                for eps in (2 / 255, 0.1)
+            ]
+            assert [each[:2] for each in points] == list(zip((0.0, 2 / 255, 0.1), (clean, *known), strict=True))
+    assert advmix("visualize", "eps", "-", "--json", stdin="\n".join(names)).data["cached"]
+
+
+def test_what_is_of_no_eps_or_of_other_images_is_not_drawn(trained: Path, advmix: Run) -> None:
+    few, clean = (advmix("eval", "a", "--limit", n, *attack, "-q").out.strip()
+                  for n, attack in (("10", ("--attack", "fgsm")), ("20", ())))  # fmt: skip
+    for names, said in (([clean], "nothing was attacked"), ([few, clean], "of other images")):
+        refused = advmix("visualize", "eps", *names)
+        assert refused.code == 2
+        assert said in refused.err
+    missing = advmix("visualize", "eps", "nobody")
+    assert missing.code == 3, missing.err

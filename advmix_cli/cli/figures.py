@@ -136,6 +136,26 @@ def mixing(
     run(ctx, work)
 
 
+@app.command()
+def eps(
+    ctx: typer.Context,
+    evaluations: o.EvaluationArguments = None,
+    out: o.Out = None,
+    name: o.Name = None,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """What attacks leave and bounds prove, against eps, from evaluations that differ in it."""
+
+    def work(session: Session) -> Result:
+        from advmix_cli.workflows import visualize
+
+        return visualize.eps(session, references(evaluations or ["latest"]), visualize.To(out, name))
+
+    run(ctx, work)
+
+
 def _of_evaluation(kind: str, title: str) -> None:
     """Add the command that draws `kind` of an evaluation."""
 

@@ -85,6 +85,13 @@ EvaluationArgument = Annotated[
     str,
     typer.Argument(metavar="EVALUATION", help="An evaluation.", autocompletion=complete_refs("evaluations")),
 ]
+EvaluationArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EVALUATION", help="Evaluations, or - for one a line on standard input.", show_default="latest",
+        autocompletion=complete_refs("evaluations"),
+    ),
+]  # fmt: skip
 SamplesOption = Annotated[
     list[str] | None,
     typer.Option(

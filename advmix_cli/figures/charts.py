@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -109,6 +110,42 @@ def reliability(
     return figure
 
 
+def _against(axes: Axes, label: str, points: Points, colour: str, marker: str) -> None:
+    """A line through points, with their intervals."""
+    at, shares = [each[0] for each in points], [each[1] for each in points]
+    axes.plot(at, shares, marker + "-", color=colour, markersize=4, label=label)
+    axes.vlines(at, *zip(*(each[2] for each in points), strict=True), color=colour, linewidth=0.8)
+
+
+def _band(axes: Axes, lower: Sequence[tuple[float, float]], upper: Points, colour: str) -> None:
+    """What is proved at some eps, and what lies between that and what is left there, where that is known of any."""
+    at, low = zip(*lower, strict=True)
+    axes.plot(at, low, ":", color=colour, linewidth=1)
+    if len(upper) > 1:
+        high = np.interp(at, [each[0] for each in upper], [each[1] for each in upper])
+        axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def eps(models: Sequence[tuple[str, Points, Sequence[tuple[float, float]]]], title: str) -> Figure:
+    """What is left against eps, for models (label, what attacks leave, what is proved), both in order of eps.
+
+    Both begin with the clean accuracy, at 0. Between the two is a band.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4 + 0.16 * len(models)), layout="constrained")
+        axes = figure.subplots()
+        for (label, left, proved), colour, marker in zip(models, COLOURS, MARKERS, strict=False):
+            _against(axes, label, left, colour, marker)
+            if len(proved) > 1:
+                _band(axes, proved, left, colour)
+        axes.set_xlabel("eps (pixel units)")
+        axes.set_ylabel("accuracy (%)")
+        axes.set_ylim(-2, 102)
+        legend(figure, axes.get_legend_handles_labels()[0], 2)
+        titled(figure, title)
+    return figure
+
+
 def strength(
     models: Sequence[tuple[str, Points, Points]],
     proved: list[list[tuple[float, float]]],
@@ -126,16 +163,10 @@ def strength(
         panels = figure.subplots(1, 2, sharey=True)
         for (label, *both), colour, marker in zip(models, COLOURS, MARKERS, strict=False):
             for axes, points in zip(panels, both, strict=True):
-                at, shares = [each[0] for each in points], [each[1] for each in points]
-                axes.plot(at, shares, marker + "-", color=colour, markersize=4, label=label)
-                axes.vlines(at, *zip(*(each[2] for each in points), strict=True), color=colour, linewidth=0.8)
+                _against(axes, label, points, colour, marker)
         for (_, by_eps, _), lower, colour in zip(models, proved, COLOURS, strict=False):
             if lower:
-                values, low = zip(*lower, strict=True)
-                panels[0].plot(values, low, ":", color=colour, linewidth=1)
-                panels[0].fill_between(
-                    values, low, [high for _, high, _ in by_eps], color=colour, alpha=0.2, linewidth=0
-                )
+                _band(panels[0], lower, by_eps, colour)
         panels[0].axvline(eps, color="#777777", linewidth=1, linestyle=(0, (4, 2)))
         panels[0].annotate(" the threat's eps", (eps, 98), fontsize=8, color="#555555")
         panels[0].set_xlabel("eps (pixel units)")

@@ -20,6 +20,7 @@ from advmix_cli.store import Fits
 from advmix_cli.threats import Threat
 from advmix_cli.workflows import drawing
 from advmix_cli.workflows.attack import build
+from advmix_cli.workflows.evaluation import strengths
 from advmix_cli.workflows.evaluation.pictures import DRAWN, NEEDS, available
 from advmix_cli.workflows.evaluation.record import Evaluation, read
 from advmix_cli.workflows.making import make_once, quoted, set_alias
@@ -259,6 +260,17 @@ def evaluation(session: Session, kind: str, ref: str, to: To) -> Result:
     parts = {part: record[part] for part in ("rows", "columns", "cells")}
     shows = {"evaluation": shown.name, "models": [row.lineage for row in shown.rows]}
     return _figure(session, kind, parts, lambda: DRAWN[kind](shown), to, shows)
+
+
+def eps(session: Session, refs: list[str], to: To) -> Result:
+    """What attacks leave and bounds prove, against eps, of evaluations that differ in it."""
+    paths = [resolve_path(session, ref, ("evaluations",), (".json",))[1] for ref in refs]
+    shown = [_as_called_now(session, read(path)) for path in dict.fromkeys(paths)]
+    if not strengths.lines(shown):
+        raise UsageError("nothing was attacked or bounded there", "advmix eval MODEL --attack pgd --eps 0.1,0.2,0.3")
+    parts = [{part: each.to_record()[part] for part in ("rows", "columns", "cells")} for each in shown]
+    shows = {"evaluations": [each.name for each in shown]}
+    return _figure(session, "eps", {"evaluations": parts}, lambda: strengths.picture(shown), to, shows)
 
 
 def _as_called_now(session: Session, shown: Evaluation) -> Evaluation:
