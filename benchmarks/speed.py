@@ -121,6 +121,7 @@ def art_classifier(model: nn.Module, x: torch.Tensor) -> Any:
 
 PEERS: dict[str, Attack] = {"plain loop": plain, "foolbox": foolbox, "torchattacks": torchattacks, "ART": art}
 OWN_NETWORK = "plain, our network"
+ROWS = ("steps", "clean", "undefended", "defended", "training", "resnet", "start")
 PACKAGES = {"foolbox": "foolbox", "torchattacks": "torchattacks", "ART": "adversarial-robustness-toolbox"}
 
 
@@ -370,6 +371,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--cifar-images", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="these rows alone")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--doc", type=Path, help="replace what stands between the marks in this document")
     chosen = parser.parse_args()
@@ -394,25 +396,29 @@ def main() -> None:
     threat = Threat(eps=0.3, alpha=0.01, steps=40, random_start=False)
     on_gpu = device.type == "cuda"
     batches = [250, 1000, len(x)] if on_gpu else [100, 25, 50, 250, 500]
-    full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, batches, repeats)
-    clean_accuracy(report, undefended, x, y, repeats)
-    if chosen.undefended:
+    if "steps" in chosen.only:
+        full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, batches, repeats)
+    if "clean" in chosen.only:
+        clean_accuracy(report, undefended, x, y, repeats)
+    if "undefended" in chosen.only and chosen.undefended:
         robust_accuracy(report, "robust accuracy, undefended LeNet5, PGD-40", undefended, x, y, threat, repeats)
-    if chosen.defended:
+    if "defended" in chosen.only and chosen.defended:
         robust_accuracy(report, "robust accuracy, defended LeNet5, PGD-40", model_of(chosen.defended), x, y, threat,
                         repeats)  # fmt: skip
     short = Threat(eps=0.3, alpha=0.075, steps=10, random_start=False)
-    training_epoch(report, f"adversarial training, LeNet5, PGD-10, {len(x)} images, batch 250",
-                   lambda: models.build("lenet5"), x, y, short, 250, repeats)  # fmt: skip
+    if "training" in chosen.only:
+        training_epoch(report, f"adversarial training, LeNet5, PGD-10, {len(x)} images, batch 250",
+                       lambda: models.build("lenet5"), x, y, short, 250, repeats)  # fmt: skip
     random = runtime.generator("cpu", 0)
     colour = torch.rand((chosen.cifar_images, 3, 32, 32), generator=random).to(device)
     labels = torch.randint(0, 10, (chosen.cifar_images,), generator=random).to(device)
     ten = Threat(eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
     title, network = "PGD-10, PreAct-ResNet18 (random weights and images)", models.build("preactresnet18").to(device)
     sizes = sorted({min(size, chosen.cifar_images) for size in ([250, 1000] if on_gpu else [100])})
-    full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
-    in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
-    if not on_gpu:
+    if "resnet" in chosen.only:
+        full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
+        in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
+    if "start" in chosen.only and not on_gpu:
         start_up(report)
 
     text = markdown(report.rows, report.machine)
