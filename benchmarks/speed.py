@@ -409,13 +409,14 @@ def main() -> None:
     if "training" in chosen.only:
         training_epoch(report, f"adversarial training, LeNet5, PGD-10, {len(x)} images, batch 250",
                        lambda: models.build("lenet5"), x, y, short, 250, repeats)  # fmt: skip
-    random = runtime.generator("cpu", 0)
-    colour = torch.rand((chosen.cifar_images, 3, 32, 32), generator=random).to(device)
-    labels = torch.randint(0, 10, (chosen.cifar_images,), generator=random).to(device)
-    ten = Threat(eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
-    title, network = "PGD-10, PreAct-ResNet18 (random weights and images)", models.build("preactresnet18").to(device)
-    sizes = sorted({min(size, chosen.cifar_images) for size in ([250, 1000] if on_gpu else [100])})
     if "resnet" in chosen.only:
+        random = runtime.generator("cpu", 0)
+        colour = torch.rand((chosen.cifar_images, 3, 32, 32), generator=random).to(device)
+        labels = torch.randint(0, 10, (chosen.cifar_images,), generator=random).to(device)
+        ten = Threat(eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
+        title = "PGD-10, PreAct-ResNet18 (random weights and images)"
+        network = models.build("preactresnet18").to(device)
+        sizes = sorted({min(size, chosen.cifar_images) for size in ([250, 1000] if on_gpu else [100])})
         full_steps(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
         in_bf16(report, title, network, colour, labels, ten, sizes, max(repeats // 2, 1))
     if "start" in chosen.only and not on_gpu:

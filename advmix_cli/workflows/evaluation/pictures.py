@@ -13,7 +13,8 @@ from advmix_cli.workflows.evaluation.statistics import calibrated, sizes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MODELS = 8
+MODELS = 8
+"""As many are drawn: there are no more colours."""
 
 
 def _of(evaluation: Evaluation, what: str) -> str:
@@ -32,7 +33,7 @@ def _share(percent: float, n: int) -> tuple[float, tuple[float, float]]:
 def _threats(evaluation: Evaluation) -> str:
     """What attacks there were, a line each."""
     threats = dict.fromkeys(f"\n{column.threat}" for column in evaluation.columns if column.threat is not None)
-    return "".join(list(threats)[:_MODELS])
+    return "".join(list(threats)[:MODELS])
 
 
 def matrix(evaluation: Evaluation) -> Figure:
@@ -53,9 +54,9 @@ def compare(evaluation: Evaluation) -> Figure:
     """The accuracies as points with intervals, a line a model."""
     from advmix_cli import figures
 
-    values = [[_known(cell) for cell in cells[:_MODELS]] for cells in evaluation.cells]
+    values = [[_known(cell) for cell in cells[:MODELS]] for cells in evaluation.cells]
     title = f"{_of(evaluation, 'accuracy')}, n = {sizes(evaluation)}{_threats(evaluation)}"
-    return figures.compare(evaluation.models, evaluation.met[:_MODELS], values, title)
+    return figures.compare(evaluation.models, evaluation.met[:MODELS], values, title)
 
 
 def classes(evaluation: Evaluation) -> Figure:
@@ -82,7 +83,7 @@ def reliability(evaluation: Evaluation) -> Figure:
         (each["model"], [(n, 100 * confidence, *_share(100 * right, n)) for n, confidence, right in each["bins"]],
          each["ece"])
         for each in calibrated(evaluation)
-    ][:_MODELS]  # fmt: skip
+    ][:MODELS]  # fmt: skip
     return figures.reliability(models, f"{_of(evaluation, 'calibration')}, n = {evaluation.cells[0][0].n}")
 
 
@@ -90,7 +91,7 @@ def strength(evaluation: Evaluation) -> Figure:
     """Accuracy against eps and steps, from the audits."""
     from advmix_cli import figures
 
-    audits, threat = evaluation.audited[:_MODELS], evaluation.settings.audited
+    audits, threat = evaluation.audited[:MODELS], evaluation.settings.audited
     assert threat is not None
 
     def points(audit: dict[str, Any], by: str) -> list[tuple[float, float, tuple[float, float]]]:
@@ -100,7 +101,7 @@ def strength(evaluation: Evaluation) -> Figure:
     proved = [[(eps, share) for eps, share in row.proved] for row in evaluation.rows if row.audit is not None]
     shaded = "\nshaded: between what intervals prove and what PGD leaves" if any(proved) else ""
     title = f"{_of(evaluation, 'accuracy under PGD')}, {threat.norm}, n = {audits[0][1]['n']}{shaded}"
-    return figures.strength(models, proved[:_MODELS], threat.eps, title)
+    return figures.strength(models, proved[:MODELS], threat.eps, title)
 
 
 def landscape(evaluation: Evaluation) -> Figure:

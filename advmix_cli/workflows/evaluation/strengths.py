@@ -9,6 +9,7 @@ from advmix_cli.errors import UsageError
 from advmix_cli.names import short_name
 from advmix_cli.results import Result, Table, accuracy
 from advmix_cli.settings import number
+from advmix_cli.workflows.evaluation.pictures import MODELS
 from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def picture(evaluations: Sequence[Evaluation]) -> Figure:
         (label, [(at, cell.accuracy, cell.interval) for at, cell in sorted(left.items())],
          [(at, cell.accuracy) for at, cell in sorted(proved.items())])
         for label, (left, proved) in lines(evaluations).items()
-    ]  # fmt: skip
+    ][:MODELS]  # fmt: skip
     first, columns = evaluations[0], [column for each in evaluations for column in each.columns]
     attacks = ", ".join(dict.fromkeys(c.threat.attack for c in columns if c.kind == "attack" and c.threat))
     norm = next(ball[0] for each in evaluations for column in each.columns if (ball := _ball(each, column)))
