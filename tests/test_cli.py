@@ -383,6 +383,19 @@ def test_a_cached_answer_needs_no_torch_and_little_else(trained: Path) -> None:
         assert int(count) < MOST_MODULES
 
 
+def test_an_attack_imports_nothing_that_it_does_not_use(trained: Path) -> None:
+    """What torch compiles with, which torchvision brings with it, takes as long to import as torch."""
+    code = (
+        "import sys; from advmix_cli import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*{'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+    )
+    line = [sys.executable, "-c", code, *["eval", "a", "--attack", "pgd", "--steps", "2", "--limit", "20", "-q"]]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == []
+
+
 def test_forced_work_replaces_with_the_same_bytes(trained: Path, advmix: Run) -> None:
     attack = ("attack", "a", "--limit", "100", "--steps", "10", "--json")
     before = advmix(*attack)

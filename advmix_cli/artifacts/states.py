@@ -19,9 +19,12 @@ def state_bytes(content: dict[str, Any]) -> bytes:
     import torch
 
     buffer = io.BytesIO()
+    buffer.write(_FORM + bytes(64) + b"\n")
+    begin = buffer.tell()
     torch.save(content, buffer)
-    data = buffer.getvalue()
-    return _FORM + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+    with buffer.getbuffer() as view:  # in place: what is kept may be as large as the images
+        view[len(_FORM) : begin - 1] = hashlib.sha256(view[begin:]).hexdigest().encode()
+    return buffer.getvalue()
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -120,9 +120,9 @@ def load(name: str, split: str, root: Path, *, download: bool = True) -> ImageSe
             code="damaged-data",
         )
     if entry.shape != entry.native:
-        from torchvision.transforms.v2 import functional
+        from torch.nn.functional import interpolate  # torchvision's resize, whose import takes as long as torch's
 
-        x = functional.resize(x, list(entry.shape[1:]))  # on uint8, bilinear with antialias, as the report did
+        x = interpolate(x, list(entry.shape[1:]), mode="bilinear", antialias=True)  # on uint8, as the report did
     return ImageSet(entry, split, x, y)
 
 
