@@ -245,16 +245,12 @@ def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str,
     return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)
 
 
-_MOVED = {"shift": 28, "crop-flip": 8, "cutmix": 8}
-"""By what share of its side an augmentation moves an image at most: by a pixel in images of MNIST's size."""
-
-
 def _augmented(name: str, info: DatasetInfo) -> dict[str, Any]:
     """The settings that an augmentation comes to; cutmix pastes into images that are flipped and cropped."""
+    moved = name in ("crop-flip", "cutmix")
+    padding = max(info.shape[1:]) // 8 if moved else 0
     pasted = {"augment": name} if name in ("idbh", "cutmix") else {}
-    side, share = max(info.shape[1:]), _MOVED.get(name)
-    padding = max(side // share, 1) if share else 0
-    return {"flip": name in ("crop-flip", "cutmix") and info.flips, "crop_padding": padding, **pasted}
+    return {"flip": moved and info.flips, "crop_padding": padding, **pasted}
 
 
 def _with_alpha(threat: Threat) -> Threat:

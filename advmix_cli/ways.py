@@ -14,7 +14,7 @@ from advmix_cli.settings import fraction, require
 
 MIXES = ("none", "mixup", "manifold")
 MIX_ORDERS = ("attack-mix", "mix-attack")
-AUGMENTS = ("none", "shift", "crop-flip", "idbh", "cutmix")
+AUGMENTS = ("none", "crop-flip", "idbh", "cutmix")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -279,7 +279,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "idbh": {"method": "pgd", "augment": "idbh"},
     "cutmix": {"method": "pgd", "augment": "cutmix"},
     "crop-flip": {"method": "iat", "mix": "manifold", "augment": "crop-flip"},
-    "shift": {"method": "ibp", "augment": "shift"},
 }
 
 
@@ -376,22 +375,6 @@ def test_overfitting_to_one_step_is_seen_and_undone(monkeypatch: pytest.MonkeyPa
     assert found.best_epoch == 2
     assert same(found.last, seen[1])
     assert not same(found.last, seen[2])
-
-
-MOVED = {
-    ("none", "mnist"): (0, False),
-    ("shift", "mnist@28"): (1, False),
-    ("shift", "cifar10"): (1, False),
-    ("crop-flip", "mnist"): (4, False),
-    ("crop-flip", "cifar10"): (4, True),
-}
-"""By how many pixels an augmentation moves an image of a data set, and whether it mirrors some."""
-
-
-@pytest.mark.parametrize(("name", "dataset"), MOVED)
-def test_an_augmentation_moves_images_by_a_share_of_their_side(name: str, dataset: str) -> None:
-    settings = presets.train_settings("default", dataset, "lenet5", augment=name)
-    assert (settings.crop_padding, settings.flip) == MOVED[name, dataset]
 
 
 @on_cpu
