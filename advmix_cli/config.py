@@ -30,7 +30,7 @@ TRAINING = {"standard": 1, "adversarial": 1}
 BOUNDS_VERSION = 2
 """The version of the bounds: grows when one of them proves more, or less."""
 
-AUDIT = 1
+AUDIT = 2
 """The version of the audit's checks."""
 
 VERDICTS = ("consistent", "suspicious", "masked", "at chance")

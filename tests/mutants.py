@@ -285,6 +285,8 @@ MUTANTS = (
            "test_small_wrongs.py::test_bins_of_confidence_hold_what_is_in_them", "each bin weighs the same"),
 
     # The audit
+    Mutant("auditing/checks.py", "100 * int(torch.bincount(self.y).max()) / len(self.y)", "100 / self.classes",
+           "test_audit.py::test_always_the_commonest_class_is_no_better_than_chance", "a constant beats chance"),
     Mutant("auditing/checks.py", '"one step finds no more than forty", ~fgsm,',
            '"one step finds no more than forty", fgsm,',
            "test_audit.py::test_each_check_grades_what_it_is_for", "FGSM is blamed for what it leaves"),

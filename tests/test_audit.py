@@ -139,9 +139,18 @@ def test_a_model_at_chance_is_called_so(lenet: nn.Sequential) -> None:
     x, y = batch(120)
     found = audit.audit(OneClass(lenet).to(DEVICE).eval(), x, y, THREAT, classes=10)
     assert found.verdict == "at chance"
-    assert found.chance == 10
+    assert found.chance == pytest.approx(100 * int(y.bincount().max()) / 120)
     assert found.checks[0].advice
     assert "because of: it has learned something" in statistics.audit_table({"model": "m", **found.to_dict()}).note
+
+
+def test_always_the_commonest_class_is_no_better_than_chance(lenet: nn.Sequential) -> None:
+    """It is right of more than one in ten, and nothing was learned."""
+    said, (x, _) = OneClass(lenet).to(DEVICE).eval(), batch(500)
+    own = int(said(x[:1]).argmax())
+    y = torch.arange(500, device=DEVICE) % 10
+    y[:25] = own
+    assert audit.audit(said, x, y, THREAT, classes=10).verdict == "at chance"
 
 
 def test_the_strongest_figure_is_said_and_is_the_worst_of_all(lenet: nn.Sequential) -> None:

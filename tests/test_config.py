@@ -109,7 +109,7 @@ def test_ways_of_training_and_the_audit_have_versions(monkeypatch: pytest.Monkey
     all_of_them = (TRAIN, adversarial, EVAL, audited)
     before = [settings.key("x", each) for each in all_of_them]
     monkeypatch.setitem(config.TRAINING, "adversarial", 2)
-    monkeypatch.setattr(config, "AUDIT", 2)
+    monkeypatch.setattr(config, "AUDIT", 3)
     after = [settings.key("x", each) for each in all_of_them]
     assert [a != b for a, b in zip(after, before, strict=True)] == [False, True, False, True]
 

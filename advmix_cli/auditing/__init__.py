@@ -40,7 +40,7 @@ class Audit:
     """The checks of one model, the strongest figure found, and what its pictures show.
 
     `robust` holds `attack` (all that was tried within the threat, joined), `n`, `correct`, and in percent `accuracy`
-    and `accuracy_ci95`; `chance` is what guessing gives, in percent.
+    and `accuracy_ci95`; `chance` is what saying always the commonest class gives, in percent.
     """
 
     n: int
@@ -107,7 +107,7 @@ def audit(
         "attack": " + ".join(run.tried), "n": n, "correct": correct, "accuracy": 100 * correct / n,
         "accuracy_ci95": list(wilson(correct, n)),
     }  # fmt: skip
-    return Audit(n, robust, 100 / classes, run.checks, run.by_eps, run.by_steps, _landscape(run))
+    return Audit(n, robust, run.chance, run.checks, run.by_eps, run.by_steps, _landscape(run))
 
 
 def _landscape(run: Checks) -> dict[str, Any]:
