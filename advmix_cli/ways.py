@@ -141,6 +141,7 @@ _SPREAD = Option(
     "deviation of fresh weights in sqrt(2 pi) / fan-in, with which intervals do not grow; 0: as the network draws them",
     0.0, high=10.0, before=1.0,
 )  # fmt: skip
+_KAPPA = Option("share of the loss without bounds once eps has grown", 0.0)
 _BOUNDED_LOSS = Option(
     "q of the generalised cross-entropy once eps has grown: hopeless images count less; 0: cross-entropy",
     0.4,
@@ -191,7 +192,7 @@ METHODS = {
         Method(
             "ibp", "interval bounds", "Gowal et al. 2018, with the beginning and regulariser of Shi et al. 2021",
             f"{_HERE}.bounded:Ibp",
-            {"kappa": Option("share of the clean loss once eps has grown", 0.0), **_BOUNDED},
+            {"kappa": _KAPPA, **_BOUNDED},
             attacks=False, mixes=("none", "mixup"), certified=True, fresh=True, settings=_CERTIFIED, version=4,
         ),
         Method(
@@ -204,9 +205,9 @@ METHODS = {
         Method(
             "sabr", "interval bounds of a small box around an attacked image", "Mueller et al. 2023",
             f"{_HERE}.bounded:Sabr",
-            {"box": Option("half the side of the box, in eps", 0.9), **_BOUNDED},
+            {"box": Option("half the side of the box, in eps", 0.9), "kappa": _KAPPA, **_BOUNDED},
             mixes=("none", "mixup"), certified=True, fresh=True,
-            settings=_CERTIFIED | {"steps": 3}, version=4,
+            settings=_CERTIFIED | {"steps": 3}, version=5,
         ),
     )
 }  # fmt: skip

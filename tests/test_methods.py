@@ -226,6 +226,23 @@ def test_bounds_grow_and_what_weighs_them() -> None:
 
 
 @on_cpu
+@pytest.mark.parametrize(("done", "kappa"), [(0.2, 0.5), (0.9, 0.0)])
+def test_small_boxes_begin_with_the_loss_at_their_middle(done: float, kappa: float) -> None:
+    settings = told("sabr", method_arg=["warmup=0", "ramp=0.4", "gce=0"])
+    assert settings.adversary is not None
+    model, threat = network(), settings.adversary.threat
+    method = methods.chosen(model, settings, CLASSES)
+    eps = EPS * (1 - kappa)
+    inner = dataclasses.replace(threat, eps=0.1 * eps, alpha=threat.step_size * 0.1 * eps / EPS)
+    x_adv = adversarial_batch(model, X, Y, inner, seed=7, index=INDEX)
+    low, high = (x_adv - 0.9 * eps).clamp(0, 1), (x_adv + 0.9 * eps).clamp(0, 1)
+    expected = kappa * ce(model(x_adv), hot(Y)) + (1 - kappa) * ce(worst(model, low, high, Y), hot(Y))
+    prepared = method.prepare(batch("none", done))
+    loss, _, _ = method.loss(prepared.key, **prepared.inputs)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+@on_cpu
 @pytest.mark.parametrize("mix", ["none", "mixup"])
 def test_a_loss_that_hopeless_images_do_not_rule(mix: str) -> None:
     """Of each image (1 - p^q) / q, p what the worst logits give the right class; cross-entropy until eps has grown."""

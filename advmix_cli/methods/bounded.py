@@ -188,17 +188,16 @@ class MtlIbp(Bounded):
         return self.attacked(batch, threat), low, high
 
 
-class Sabr(Bounded):
+class Sabr(Ibp):
     """Interval bounds of a small box around an attacked image, within the ball. Source: Mueller et al. 2023.
 
     radius = box * eps
     x_adv = pgd(model, x, y) within eps - radius
-    loss = bounds' loss within (x_adv - radius).clamp(0, 1) and (x_adv + radius).clamp(0, 1)
-    """
+    loss = kappa * soft_loss(model(x_adv), soft_labels(y)) + (1 - kappa) * bounds' loss within
+        (x_adv - radius).clamp(0, 1) and (x_adv + radius).clamp(0, 1)
 
-    def kappa(self, grown: float) -> float:
-        """None of the clean loss."""
-        return 0.0
+    with kappa as in `Ibp`: theirs is 0 from the beginning, where a network may end with the same answer for all images.
+    """
 
     def around(self, batch: Batch, grown: float) -> tuple[Tensor | None, Tensor, Tensor]:
         """The small box, and where it stands."""
