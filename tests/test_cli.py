@@ -55,6 +55,11 @@ MOST_MODULES = 420
 HELP = ("", "train", "attack", "eval", "import", "presets", "info", "card", "data", "data list", "store",
         "store remove",
         "visualize samples")  # fmt: skip
+CALLED = """import sys; from advmix_cli import cli
+try: cli.main(sys.argv[1:])
+except SystemExit as end: assert not end.code
+"""
+"""A process that runs a command, to say afterwards what it imported."""
 LIGHT = {
     "typer", "rich", "shellingham", "annotated_doc", "markdown_it", "mdurl", "pygments", "advmix_cli",
     "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection",
@@ -65,10 +70,7 @@ LIGHT = {
 @pytest.mark.parametrize("command", HELP)
 def test_help_imports_little(command: str) -> None:
     """How fast it answers is decided by what it imports; a clock would measure the machine's other work too."""
-    code = (
-        "import sys; from advmix_cli import cli\n"
-        "try: cli.main(sys.argv[1:])\n"
-        "except SystemExit as end: assert not end.code\n"
+    code = CALLED + (
         "own = sys.stdlib_module_names | set(sys.builtin_module_names)\n"
         "print(len(sys.modules), *sorted({m.split('.')[0] for m in sys.modules} - own), file=sys.stderr)"
     )
@@ -360,10 +362,7 @@ def test_the_pipeline_prints_one_object_and_nothing_else(home: Path) -> None:
 
 
 def test_a_cached_answer_needs_no_torch_and_little_else(trained: Path) -> None:
-    code = (
-        "import sys; from advmix_cli import cli\n"
-        "try: cli.main(sys.argv[1:])\n"
-        "except SystemExit as end: assert not end.code\n"
+    code = CALLED + (
         "heavy = {'torch', 'torchvision', 'numpy', 'matplotlib', 'PIL', 'safetensors'}\n"
         "print(len(sys.modules), *heavy & set(sys.modules), file=sys.stderr)"
     )
@@ -385,12 +384,7 @@ def test_a_cached_answer_needs_no_torch_and_little_else(trained: Path) -> None:
 
 def test_an_attack_imports_nothing_that_it_does_not_use(trained: Path) -> None:
     """What torch compiles with, which torchvision brings with it, takes as long to import as torch."""
-    code = (
-        "import sys; from advmix_cli import cli\n"
-        "try: cli.main(sys.argv[1:])\n"
-        "except SystemExit as end: assert not end.code\n"
-        "print(*{'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
-    )
+    code = CALLED + ("print(*{'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules), file=sys.stderr)")
     line = [sys.executable, "-c", code, *["eval", "a", "--attack", "pgd", "--steps", "2", "--limit", "20", "-q"]]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert done.stderr.split() == []

@@ -248,9 +248,9 @@ class Checks:
         grey = 0.5 if self.norm == "linf" else 0.5 * self.x[0].numel() ** 0.5
         left = self.robust(self.pgd(eps=grey))
         left &= self.robust(self.pgd(eps=grey, loss="cw"), left)
-        chance = 100 / self.classes
+        even = 100 / self.classes
         yield Check.graded(
-            "eps 0.5 brings it to chance", self.percent(left), (chance, 1.5 * chance, 5 * chance),
+            "eps 0.5 brings it to chance", self.percent(left), (even, 1.5 * even, 5 * even),
             "every image can be made grey, and the attack does not find it",
         )  # fmt: skip
 
