@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmix_cli import attacks, auditing, evaluation, given, mixing, models, requests, training
+from advmix_cli import attacks, auditing, evaluation, given, mixing, models, requests, splitting, training
 from advmix_cli.answers import Attacked, Evaluated, Figure, Proved, Trained
 from advmix_cli.data import ImageSet
 from advmix_cli.errors import AdvmixError, UsageError
@@ -195,8 +195,8 @@ def train(
     asked = kind(seed=(seed,), **given.known(kind, held))
     settings = asked.settings(images.info, arch)
     watched = given.image_set(*test, classes, "test") if test is not None else images.take(torch.arange(0))
-    parts = training.split(images, watched, settings)
-    splits = training.Splits(*(part.to(where) for part in (parts.train, parts.validation, parts.test)))
+    parts = splitting.split(images, watched, settings)
+    splits = splitting.Splits(*(part.to(where) for part in (parts.train, parts.validation, parts.test)))
     mixing.places(model, settings.mix_stages)
     with _report(progress).progress("training", settings.epochs * len(splits.train), "images") as bar:
         found = training.train(model, splits, settings, on_batch=lambda epoch, n: bar(n))

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from advmix_cli.errors import known_name
-from advmix_cli.judging import Certificate, Inferring
+from advmix_cli.judging import Certificate, HeldOut, Inferring
 from advmix_cli.names import portable, short_arch, short_name
 from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import PRECISIONS, Threat
@@ -18,6 +18,8 @@ LOSSES = ("cross-entropy", "bce-softmax")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "steps", "one-cycle", "flat-cosine")
 SPLITS = ("test", "train")
+HELD_OUT = "validation"
+"""The split of an evaluation that is of a run and not of a data set."""
 POLICIES = ("normal", "partial-pgd")
 MODES = ("eval", "train")
 
@@ -293,6 +295,7 @@ class EvalSettings(_OnImages):
     """Everything that, beside the models and caches, changes an evaluation.
 
     `audited` is the threat of an audit, `certified` what is to be proved, `inference` None the network's own verdict.
+    `held` says which images the split `validation` is.
     """
 
     dataset: str
@@ -303,9 +306,15 @@ class EvalSettings(_OnImages):
     audited: Threat | None = None
     certified: Certificate | None = None
     inference: Inferring | None = None
+    held: HeldOut | None = None
 
     def __post_init__(self) -> None:
-        known_name(self.split, SPLITS, "split")
+        known_name(self.split, (*SPLITS, HELD_OUT), "split")
+        require(
+            (self.split == HELD_OUT) == (self.held is not None),
+            "validation images are those that a run held out",
+            "evaluate models that advmix trained",
+        )
         require_positive(self, "limit")
         check_seed(self.seed)
         for what, asked in (("--audit", self.audited), ("--certify", self.certified)):
@@ -323,6 +332,8 @@ class EvalSettings(_OnImages):
             return Certificate.from_dict(value)
         if name == "inference" and value is not None:
             return Inferring.from_dict(value)
+        if name == "held" and value is not None:
+            return HeldOut.from_dict(value)
         return Threat.from_dict(value) if name == "audited" and value is not None else super()._read(name, value)
 
     def versions(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How verdicts are come to: what is to be proved, and by which inference."""
+"""How verdicts are come to: on which images, what is to be proved, and by which inference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli.errors import known_name
-from advmix_cli.settings import Settings, number
+from advmix_cli.settings import Settings, check_seed, number, require_positive
 from advmix_cli.threats import Threat
 from advmix_cli.ways import INFERENCES, Inference, options_of, told
 
@@ -40,6 +40,19 @@ class Certificate(Settings):
         """Whether what is proved leaves nothing to find for that threat."""
         standard = threat is not None and threat.variant == "standard"
         return standard and threat is not None and threat.norm == self.norm and threat.eps <= self.eps
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut(Settings):
+    """Which training images a run did not learn from: `count` of the first `limit`, drawn from the `seed`."""
+
+    count: int
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "count", "limit")
+        check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True)

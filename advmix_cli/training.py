@@ -27,18 +27,10 @@ from advmix_cli.mixing import Mixer
 from advmix_cli.optimizing import forget, optimizer_of, scheduler_of, state_of, take_over
 from advmix_cli.optimizing import step as take_step
 from advmix_cli.runtime import derived, generator
+from advmix_cli.splitting import Splits
 
 Weights = dict[str, torch.Tensor]
 State = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """`train` is learned from, `validation` (may be empty) chooses the epoch, `test` is only watched."""
-
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +45,6 @@ class Trained:
     average: Weights | None
     best_epoch: int
     history: list[dict[str, Any]]
-
-
-def split(images: ImageSet, test: ImageSet, settings: TrainSettings) -> Splits:
-    """Hold out `validation` of the first `limit` images, drawn from the seed; `per_class` limits the rest."""
-    images = images.first(settings.limit)
-    order = torch.randperm(len(images), generator=generator("cpu", settings.seed, "split"))
-    held, rest = order[: settings.validation], order[settings.validation :]
-    if settings.per_class is not None:
-        labels = images.y[rest]
-        kept = [rest[labels == c][: settings.per_class] for c in range(len(images.info.classes))]
-        rest = torch.cat(kept)
-    return Splits(images.take(rest.sort().values), images.take(held.sort().values), test.first(settings.limit))
 
 
 def _copy(model: nn.Module) -> Weights:

@@ -18,14 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from advmix_cli import artifacts, attacks, runtime, training
-from advmix_cli.config import TrainSettings
-from advmix_cli.threats import Threat
-from advmix_cli.workflows.references import load_model, resolve_model
-from advmix_cli.workflows.session import Session
-
 ROWS = {
     "pgd": (1.3, ""),
     "pgd-ema": (1.3, "--ema 0.998"),
@@ -59,16 +51,8 @@ def told(command: str) -> dict[str, Any]:
 
 def held(name: str, images: int) -> float:
     """What AutoAttack leaves, in percent, of the first images that a run held out."""
-    session = Session.open()
-    ref = resolve_model(session, name)
-    record = artifacts.checkpoint_record(ref.path)
-    settings = TrainSettings.from_dict(record["settings"])
-    whole = session.images(settings.dataset, "train")
-    kept = training.split(whole, whole, settings).validation.first(images)
-    assert settings.adversary is not None
-    threat = Threat.of("autoattack", "linf", settings.adversary.threat.eps)
-    found = attacks.attack_set(load_model(ref, torch.device("cpu")), kept.x, kept.y, threat, seed=0)
-    return 100 * int(list(found.after.values())[threat.standard - 1].right.sum()) / len(kept)
+    found = told(f"advmix eval {name} --split validation --attack autoattack --limit {images} --threads 1")
+    return next(float(each["accuracy"]) for each in found["rows"] if each["on"].startswith("autoattack"))
 
 
 def measured(row: str, seed: int, minutes: float, images: int, choose: bool) -> dict[str, Any]:
@@ -100,7 +84,6 @@ def main() -> None:
     parser.add_argument("--held", action="store_true", help="also attack held out images")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    runtime.configure(1, torch.device("cpu"))
     jobs = [(row, int(seed)) for seed in chosen.seeds.split(",") for row in chosen.rows or ROWS]
     with ThreadPoolExecutor(chosen.workers) as pool:
         found = list(pool.map(lambda job: measured(*job, chosen.minutes, chosen.images, chosen.held), jobs))

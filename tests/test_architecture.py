@@ -37,6 +37,7 @@ LAYERS = [
         "advmix_cli.mixing",
         "advmix_cli.attacks",
         "advmix_cli.optimizing",
+        "advmix_cli.splitting",
         "advmix_cli.artifacts",
     },
     {"advmix_cli.evaluation", "advmix_cli.bounds", "advmix_cli.inference"},

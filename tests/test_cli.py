@@ -188,6 +188,9 @@ BAD = [
     ("eval a --preset foo", 2, "unknown preset", ""),
     ("eval a --attack fgsm --steps 5", 2, "fgsm is one step", ""),
     ("eval a --samples pa --split train", 2, "attacked test images", "--split"),
+    ("eval a --samples pa --split validation", 2, "attacked test images", "--split"),
+    ("eval a --split tset", 2, "unknown split", "did you mean test"),
+    ("attack a --split validation", 2, "unknown split", "test"),
     ("store remove latest -y", 2, "latest is no name", ""),
     ("attack a --preset as-run --dataset glyphs", 2, "says nothing about glyphs", ""),
     ("attack nothing", 3, "no checkpoint is called", ""),
@@ -691,6 +694,24 @@ def test_a_cache_of_training_images_is_judged_by_training_images(trained: Path, 
     assert outcome.data["rows"][1]["accuracy"] == attacked["robust_accuracy"]
     both = advmix("eval", "a", "--samples", "pa", "--samples", "t")
     assert (both.code, "one split at a time" in both.err) == (2, True)
+
+
+def test_models_meet_what_their_runs_held_out(trained: Path, advmix: Run) -> None:
+    brief = ("train", "--limit", "200", "--epochs", "1", "--json")
+    said = advmix(*brief, "--name", "same").data["metrics"]
+    assert advmix(*brief, "--seed", "1", "--name", "other").code == 0
+    told = advmix("eval", "same", "--split", "validation", "--attack", "pgd", "--steps", "2", "--certify", "--json")
+    assert (told.data["split"], [row["n"] for row in told.data["rows"]]) == ("validation", [20, 20, 20])
+    assert told.data["rows"][0]["accuracy"] == said["validation_accuracy"]
+    shown = advmix("eval", "same", "--split", "validation", "--attack", "pgd", "--steps", "2", "--certify")
+    assert "not to publish" in shown.out
+    few = advmix("eval", "same", "--split", "validation", "--limit", "8", "--json").data
+    assert (few["rows"][0]["n"], few["path"] != told.data["path"]) == (8, True)
+    assert "nothing is measured" in advmix("card", "same", "--out", "card.md").out, "the epoch was chosen on them"
+    both = advmix("eval", "same", "other", "--split", "validation")
+    assert (both.code, "held out different images" in both.err) == (2, True)
+    zoo = advmix("eval", "zoo:lenet5-plain", "--dataset", "glyphs", "--split", "validation")
+    assert (zoo.code, "held out no images of glyphs" in zoo.err) == (2, True)
 
 
 def test_an_edited_evaluation_is_refused(trained: Path, advmix: Run) -> None:

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from advmix_cli import attacks, data, graphs, mixing, models, presets, training
+from advmix_cli import attacks, data, graphs, mixing, models, presets, splitting, training
 from advmix_cli.attacks import apgd, fab, pgd, square
 from advmix_cli.models import folding
 from advmix_cli.threats import Threat
@@ -176,8 +176,8 @@ def test_recorded_training_is_the_training(
         **options,
     )  # fmt: skip
     images = [data.load("glyphs", split, root=None) for split in ("train", "test")]  # type: ignore[arg-type]
-    splits = training.split(*images, settings)
-    splits = training.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.test)))
+    splits = splitting.split(*images, settings)
+    splits = splitting.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.test)))
 
     def trained() -> training.Trained:
         return training.train(models.build("lenet5", 0).to(DEVICE), splits, settings)
@@ -210,8 +210,8 @@ def test_each_way_of_training_is_recorded(
         options["steps"] = 2
     settings = presets.advtrain_settings("default", "glyphs", "lenet5", **options)
     images = [data.load("glyphs", split, root=None) for split in ("train", "test")]  # type: ignore[arg-type]
-    splits = training.split(*images, settings)
-    splits = training.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.validation)))
+    splits = splitting.split(*images, settings)
+    splits = splitting.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.validation)))
 
     def trained() -> training.Trained:
         return training.train(models.build(network, 0).to(DEVICE), splits, settings)

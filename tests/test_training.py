@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import DEVICE
 
-from advmix_cli import checking, models, presets, training
+from advmix_cli import checking, models, presets, splitting, training
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import DATASETS, ImageSet
 from advmix_cli.errors import AdvmixError
+from advmix_cli.judging import HeldOut
 
 
 def images(n: int, dataset: str = "glyphs", split: str = "train") -> ImageSet:
@@ -37,10 +38,10 @@ def run(chosen: TrainSettings, **options: Any) -> training.Trained:
     return training.train(models.build("lenet5", chosen.seed).to(DEVICE), splits, chosen, **options)
 
 
-def splits_of(train: ImageSet, test: ImageSet, chosen: TrainSettings) -> training.Splits:
+def splits_of(train: ImageSet, test: ImageSet, chosen: TrainSettings) -> splitting.Splits:
     """The splits where training is tested."""
-    splits = training.split(train, test, chosen)
-    return training.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.test)))
+    splits = splitting.split(train, test, chosen)
+    return splitting.Splits(*(part.to(DEVICE) for part in (splits.train, splits.validation, splits.test)))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -127,13 +128,16 @@ def test_splits_do_not_overlap_and_keep_their_limits() -> None:
     whole = images(120)
     whole.x[:, 0, 0, 0] = torch.arange(120, dtype=torch.uint8)  # a mark by which to tell them
     chosen = dataclasses.replace(settings(limit=100), validation=20, per_class=5)
-    splits = training.split(whole, images(500, split="test"), chosen)
+    splits = splitting.split(whole, images(500, split="test"), chosen)
     train, validation = (set(part.x[:, 0, 0, 0].tolist()) for part in (splits.train, splits.validation))
     assert len(validation) == 20
     assert not train & validation
     assert max(train | validation) < 100
     assert torch.bincount(splits.train.y).max() <= 5
     assert len(splits.test) == 100
+    held = splitting.held_out(whole, HeldOut(20, limit=100, seed=chosen.seed))
+    assert held.x.equal(splits.validation.x)
+    assert held.y.equal(splits.validation.y)
 
 
 def test_one_cycle_and_steps_follow_their_schedules() -> None:
@@ -178,7 +182,7 @@ def test_augmentation_flips_and_shifts_whole_images() -> None:
 
 def test_a_short_last_batch_weighs_what_it_holds() -> None:
     chosen = settings(epochs=1, batch_size=64, lr=1e-12)
-    splits = training.split(images(120), images(50, split="test"), chosen)
+    splits = splitting.split(images(120), images(50, split="test"), chosen)
     model = models.build("lenet5")
     with torch.no_grad():
         logits = model(splits.train.x.float() / 255)

@@ -171,7 +171,7 @@ def test_batch_norm_over_all_ranks_keeps_its_names() -> None:
 def test_ranks_have_the_same_statistics(tmp_path: Path) -> None:
     said = script(tmp_path, """
         import torch
-        from advmix_cli import data, models, presets, training, world
+        from advmix_cli import data, models, presets, splitting, training, world
         ranks = world.join()
         draw = torch.Generator().manual_seed(0)
         x = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=draw)
@@ -180,7 +180,7 @@ def test_ranks_have_the_same_statistics(tmp_path: Path) -> None:
                                           validation=0)
         model = models.build(models.Network("preactresnet18", (3, 32, 32), 10), 0)
         before = {name: each.clone() for name, each in model.state_dict().items()}
-        training.train(model, training.Splits(images, images.first(0), images.first(10)), settings)
+        training.train(model, splitting.Splits(images, images.first(0), images.first(10)), settings)
         told = ranks.all(model.state_dict())
         assert all(torch.equal(each, told[1][name]) for name, each in told[0].items())
         changed = [name for name, each in told[0].items() if not torch.equal(each, before[name])]
@@ -195,7 +195,7 @@ def test_ranks_have_the_same_statistics(tmp_path: Path) -> None:
 ONE_STEP = """
     import sys
     import torch
-    from advmix_cli import data, models, presets, training, world
+    from advmix_cli import data, models, presets, splitting, training, world
     from advmix_cli.ways import METHODS
     ranks = world.join()
     images = data.load("glyphs", "train", None).first(41)
@@ -213,7 +213,7 @@ ONE_STEP = """
         settings = presets.advtrain_settings("default", "glyphs", "lenet5", **usual, **more)
         model = models.build(models.Network("lenet5", (1, 32, 32), 10), 0)
         before = {key: each.clone() for key, each in model.state_dict().items()}
-        training.train(model, training.Splits(images, images.first(0), images.first(4)), settings)
+        training.train(model, splitting.Splits(images, images.first(0), images.first(4)), settings)
         for key, each in model.state_dict().items():
             assert not torch.equal(each, before[key]), (name, key)
             found[f"{name} {more} {key}"] = each - before[key]

@@ -22,7 +22,7 @@ from advmix_cli.cli.values import (
     steps,
     whole,
 )
-from advmix_cli.config import POLICIES, SPLITS
+from advmix_cli.config import HELD_OUT, POLICIES, SPLITS
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS
 from advmix_cli.ways import MIXES
 
@@ -138,7 +138,10 @@ Split = Annotated[str, typer.Option("--split", help="test or train.", autocomple
 EvalSplit = Annotated[
     str | None,
     typer.Option(
-        "--split", help="test or train.", show_default="that of --samples, else test", autocompletion=complete(*SPLITS)
+        "--split",
+        help="test, train, or validation: the images that the models' training held out.",
+        show_default="that of --samples, else test",
+        autocompletion=complete(*SPLITS, HELD_OUT),
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from advmix_cli import models, runtime, training
+from advmix_cli import models, runtime, splitting, training
 from advmix_cli.attacks import batches, frozen, logits
 from advmix_cli.attacks.common import gradient, objective
 from advmix_cli.config import TrainSettings
@@ -94,7 +94,7 @@ class Estimate:
         sizes = (few, held if settings.validation else 0, judged)
         parts = (images.take(torch.arange(few * (i > 0), few * (i > 0) + size) % len(images))
                  for i, size in enumerate(sizes))  # fmt: skip
-        tried = training.Splits(*(part.to(self.device) for part in parts))
+        tried = splitting.Splits(*(part.to(self.device) for part in parts))
         short = dataclasses.replace(settings, epochs=2, validation=tried.validation.y.numel())
         runtime.configure(threads, self.device)
         ended: list[float] = []

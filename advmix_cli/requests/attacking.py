@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli import files, models, presets
-from advmix_cli.config import AttackSettings, EvalSettings
+from advmix_cli.config import HELD_OUT, AttackSettings, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
 from advmix_cli.errors import UsageError, known_name
-from advmix_cli.judging import Certificate, Inferring, Shown
-from advmix_cli.names import full_name, parted
+from advmix_cli.judging import Certificate, HeldOut, Inferring, Shown
+from advmix_cli.names import full_name, parted, short_name
 from advmix_cli.requests.limits import at_most
 from advmix_cli.results import Result
 from advmix_cli.settings import require
@@ -104,7 +104,7 @@ class Attack(_Attacked):
             preset=self.preset,
             dataset=info.name,
             split=self.split,
-            limit=at_most(self.limit, info, self.split),
+            limit=at_most(self.limit, info.sizes.get(self.split, 0)),
             threat=self.threat(info),
             seed=self.seed,
         )
@@ -198,7 +198,7 @@ class Evaluate(_Attacked):
         if self.dataset is None and len({each.dataset for each in chosen}) > 1:
             raise UsageError("these models learned different data sets", "say on which to evaluate them: --dataset")
         part = self.split or (known[0]["split"] if known else "test")
-        settings = self.settings(info, part)
+        settings = self.settings(info, part, _held_out(chosen, info) if part == HELD_OUT else None)
         return Evaluating(
             chosen, caches, settings, Shown(self._pairs(chosen, base), self.report, self.fail_on, self.name)
         )
@@ -211,18 +211,19 @@ class Evaluate(_Attacked):
             return [(place, chosen.index(base)) for place, model in enumerate(chosen) if model != base]
         return list(itertools.combinations(range(len(chosen)), 2)) if self.pairwise or len(chosen) == 2 else []
 
-    def settings(self, info: DatasetInfo, split: str) -> EvalSettings:
+    def settings(self, info: DatasetInfo, split: str, held: HeldOut | None = None) -> EvalSettings:
         """What is measured on such images."""
         usual = {"early_stop": True} if self.preset != "as-run" else {}
         return EvalSettings(
             dataset=info.name,
             split=split,
-            limit=at_most(self.limit, info, split),
+            limit=at_most(self.limit, held.count if held else info.sizes.get(split, 0)),
             threats=presets.threats(self.preset, info, self.attack, usual=usual, norm=self.norm, **self._options()),
             seed=self.seed,
             audited=presets.threat("default", info, norm=self.norm, eps=self.eps) if self.audit else None,
             certified=self.certificate(info) if self.certify else None,
             inference=self._inferring(),
+            held=held,
         )
 
     def certificate(self, info: DatasetInfo) -> Certificate:
@@ -254,6 +255,25 @@ class Evaluate(_Attacked):
             raise UsageError(f"--report {path} must end in .html", "it is one HTML file with tables and pictures")
         if path is not None:
             files.check_folder(path)
+
+
+def _held_out(models: Sequence[ModelRef], info: DatasetInfo) -> HeldOut:
+    """The images that the runs of all these models held out. Raises UsageError where those are not the same."""
+    found = set()
+    for model in models:
+        run = model.record.get("settings") or {}
+        if run.get("dataset") != info.name or not run.get("validation"):
+            raise UsageError(
+                f"{model.label} held out no images of {short_name(info.name)}",
+                "--split validation is for models that advmix trained on that set; leave it out",
+            )
+        found.add(HeldOut(run["validation"], run["limit"], run["seed"]))
+    if len(found) > 1:
+        raise UsageError(
+            "these models held out different images: their runs differ in --seed, in --limit or in how many they held",
+            "evaluate those together that held out the same",
+        )
+    return found.pop()
 
 
 @dataclasses.dataclass(frozen=True)

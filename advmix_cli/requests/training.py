@@ -111,7 +111,7 @@ class Train:
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 lr=self.lr,
-                limit=at_most(self.limit, info, "train"),
+                limit=at_most(self.limit, info.sizes["train"]),
                 precision=self.precision,
                 augment=self.augment,
                 ema=self.ema,

@@ -16,6 +16,7 @@ from advmix_cli.settings import SCHEMA, digest
 
 if TYPE_CHECKING:
     from advmix_cli.data import ImageSet
+    from advmix_cli.judging import HeldOut
     from advmix_cli.workflows.session import Session
 
 
@@ -46,8 +47,12 @@ def about(session: Session, name: str) -> DatasetInfo:
     return data.info(name) if kind_of(name) == "named" else opened(session, name).info
 
 
-def images(session: Session, name: str, split: str) -> ImageSet:
-    """A split, on the CPU. Says so when it has to be fetched or prepared."""
+def images(session: Session, name: str, split: str, held: HeldOut | None = None) -> ImageSet:
+    """A split, or what a run held out, on the CPU. Says so when it has to be fetched or prepared."""
+    if held is not None:
+        from advmix_cli.splitting import held_out
+
+        return held_out(images(session, name, "train"), held)
     if kind_of(name) == "named":
         _say_fetching(session, name)
         return data.load(name, split, session.data_root)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from advmix_cli.data import DatasetInfo, ImageSet
+    from advmix_cli.judging import HeldOut
     from advmix_cli.results import Table
     from advmix_cli.workflows.datasets import Opened
 
@@ -174,11 +175,11 @@ class Session:
 
         return datasets.about(self, name)
 
-    def images(self, name: str, split: str) -> ImageSet:
-        """A split, on the CPU."""
+    def images(self, name: str, split: str, held: HeldOut | None = None) -> ImageSet:
+        """A split, or what a run held out, on the CPU."""
         from advmix_cli.workflows import datasets
 
-        return datasets.images(self, name, split)
+        return datasets.images(self, name, split, held)
 
     def fingerprint(self, name: str, *, fresh: bool = False) -> str:
         """The fingerprint of a data set: computed once and kept beside the store until its files change."""

@@ -114,15 +114,15 @@ def _train(
     begin: Begin,
     verbose: bool,
 ) -> None:
-    from advmix_cli import checking, training
+    from advmix_cli import checking, splitting, training
     from advmix_cli.gathering import synchronised
     from advmix_cli.models.normalize import normalisation
 
     device = session.device()
     unfinished = Unfinished(session, planned.name, planned.key)
     images = session.images(settings.dataset, "train"), session.images(settings.dataset, "test")
-    splits = training.split(*images, settings)
-    splits = training.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
+    splits = splitting.split(*images, settings)
+    splits = splitting.Splits(*(part.to(device) for part in (splits.train, splits.validation, splits.test)))
     sizes = {part: len(getattr(splits, part)) for part in ("train", "validation", "test")}
     network, init = begin.network, begin if isinstance(begin, ModelRef) else None
 

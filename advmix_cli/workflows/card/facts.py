@@ -33,13 +33,18 @@ class Found:
 
 
 def evaluated(session: Session, model: ModelRef) -> list[Found]:
-    """The evaluations of the store that have the model, the newest first. Those that cannot be read are named."""
+    """The evaluations of the store that have the model, the newest first. Those that cannot be read are named.
+
+    None of those on what its training held out, by which its epoch was chosen.
+    """
     found = []
     for name in session.store.names("evaluations"):
         try:
             evaluation = evaluations.read(session.store.path("evaluations", name))
         except AdvmixError as error:
             session.report.warn(f"left out: {error.message}")
+            continue
+        if evaluation.settings.held is not None:
             continue
         own = (model.name, model.digest)
         row = next((i for i, r in enumerate(evaluation.rows) if (r.lineage["name"], r.lineage["digest"]) == own), None)

@@ -114,7 +114,7 @@ def _measured(
     from advmix_cli.workflows.evaluation import measure
 
     device = session.device()
-    images = session.images(settings.dataset, settings.split)
+    images = session.images(settings.dataset, settings.split, settings.held)
     of_caches = [column for column in met if column.kind == "samples"]
     caches = [
         measure.load_samples(session, cache, column, settings.limit, images)

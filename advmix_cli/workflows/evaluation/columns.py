@@ -46,7 +46,7 @@ def _worst(found: list[Column], samples: Sequence[SamplesRef], settings: EvalSet
     """
     if len(settings.threats) < 2:
         return []
-    n = settings.limit or info.sizes[settings.split]
+    n = settings.limit or info.sizes.get(settings.split, 0)  # no cache is of validation images
     caches = [
         i
         for i, cache in enumerate(samples, 1)

@@ -38,7 +38,7 @@ def _attacked(session: Session, model: ModelRef, settings: EvalSettings) -> tupl
     from advmix_cli import attacks
 
     device = session.device()
-    images = session.images(settings.dataset, settings.split).first(settings.limit)
+    images = session.images(settings.dataset, settings.split, settings.held).first(settings.limit)
     index = drawing.one_of_each(images.y, _IMAGES)
     chosen, net = images.take(index).to(device), load_model(model, device)
     threat = settings.threats[0].parts[0]  # of an ensemble its first attack

@@ -42,6 +42,7 @@ def result(evaluation: Evaluation, path: Path, cached: bool, asked: Shown) -> Re
             "path": str(path),
             "cached": cached,
             "dataset": evaluation.settings.dataset,
+            "split": evaluation.settings.split,
             "device": evaluation.made["gpu"] or evaluation.made["device"],
             "seconds": evaluation.made["seconds"],
         },
@@ -101,6 +102,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
     lines = []
     columns = list(zip(evaluation.met, evaluation.columns, strict=True))
     models = list(zip(evaluation.models, evaluation.rows, strict=True))
+    if evaluation.settings.held is not None:
+        lines.append("held out of training, and the epoch was chosen on them: to choose a recipe by, not to publish")
     if evaluation.settings.inference is not None:
         lines.append(f"verdicts by {evaluation.settings.inference}: drawn at random, and no claim of robustness")
     for on, column in columns:
