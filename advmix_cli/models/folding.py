@@ -54,7 +54,7 @@ class Halved:
             back = _back(kernel.detach()) if x.requires_grad else kernel
         else:
             kernel, back = self._made(weight)
-        if not x.requires_grad:
+        if not x.requires_grad and not kernel.requires_grad:
             return F.conv2d(x, kernel, bias, 2)
         found: Tensor = _Halved.apply(x, kernel, bias, back)
         return found
@@ -154,7 +154,8 @@ def _of_images(x: Tensor, kernel: Tensor, back: Tensor, slope: Tensor) -> Tensor
 
 
 def _of_weights(x: Tensor, kernel: Tensor, slope: Tensor) -> Tensor:
-    few = x.shape[1] <= _FEW
+    # Of one channel the library has no fast gradient; of two or three it has, which beats rearranging the images.
+    few = 1 < x.shape[1] <= _FEW
     x, kernel = (x, kernel) if few else (F.pixel_unshuffle(x, 2), F.pixel_unshuffle(kernel, 2))
     found: Tensor = conv2d_weight(x, kernel.shape, slope, 2 if few else 1)  # type: ignore[no-untyped-call]
     return found if few else F.pixel_shuffle(found, 2)
