@@ -67,7 +67,7 @@ def test_memory_is_counted_not_measured() -> None:
     assert 1.5 < batches.kept_bytes(wide, x) / batches.kept_bytes(twice, x) < 2.1
 
 
-@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 63), (1000, None, True, 250),
+@pytest.mark.parametrize(("n", "asked", "refilled", "size"), [(1000, None, False, 125), (1000, None, True, 250),
                                                               (3000, None, True, 375), (1000, 8, False, 8),
                                                               (256, 250, False, 64), (40, None, False, 10),
                                                               (16, None, False, 8), (3, None, False, 3)])  # fmt: skip

@@ -11,18 +11,15 @@ import os
 import torch
 from torch import nn
 
-from advmix_cli.attacks.common import fewest, frozen, gradient, to_float
+from advmix_cli.attacks.common import fewest, frozen, logits, to_float
 from advmix_cli.data.pixels import Pixels
 from advmix_cli.runtime import threads
 
-CPU = 64
-"""Images that one CPU thread computes with at a time: more do not fit its cache."""
+CPU = 128
+"""Images that one CPU thread computes with at a time: more gain nothing."""
 
 _LEAST = 8
 """And as few as it is given, if there are more: fewer cost too much each."""
-
-_SMALL = 3 * 64 * 64
-"""Values of an image of which a CPU holds a batch in any case."""
 
 _SHARE_OF_MEMORY = 4
 _MOST = 4096
@@ -35,7 +32,7 @@ def on_cpu(model: nn.Module, n: int, asked: int | None, *, refilled: bool = Fals
     An attack whose places are `refilled` is given more, of which it computes with as many as the others: so few batches
     cost less. Few images are divided among the threads, and none of the batches is much smaller than the others.
     """
-    most = max(1, min(8 * CPU if refilled else CPU, asked or n))
+    most = max(1, min(4 * CPU if refilled else CPU, asked or n))
     beside = threads() if refilled else 4
     parts = beside * -(-n // (beside * most))
     return min(most, max(_LEAST, fewest(model), -(-n // max(parts, 1))))
@@ -45,13 +42,12 @@ def suitable(model: nn.Module, x: Pixels, asked: int | None) -> int:
     """How many of the images x (N,C,H,W) to compute at a time: what was asked for, else what suits the device.
 
     On a GPU a power of two, and as many images as a quarter of its memory holds by the tensors that a gradient keeps:
-    the same for the same model and GPU, whatever else runs there. On a CPU `CPU`, fewer of large images.
+    the same for the same model and GPU, whatever else runs there. On a CPU `CPU`, fewer where memory is short.
     """
     if asked is not None:
         return asked
     if x.device.type != "cuda":
-        each = x.shape[1] * x.shape[2] * x.shape[3]
-        return CPU if each <= _SMALL else min(CPU, fitting(free_memory() // _SHARE_OF_MEMORY, kept_bytes(model, x, 1)))
+        return min(CPU, fitting(free_memory() // _SHARE_OF_MEMORY, kept_bytes(model, x, 1)))
     total = torch.cuda.get_device_properties(x.device).total_memory
     return fitting(total // _SHARE_OF_MEMORY, kept_bytes(model, x))
 
@@ -73,7 +69,7 @@ def free_memory() -> int:
 
 def kept_bytes(model: nn.Module, x: Pixels, measured: int = _MEASURED) -> int:
     """What the gradient of one image keeps in memory: what the forward pass saves, and as much on the way back."""
-    few, seen = to_float(x[:measured]).clone(), dict[int, torch.UntypedStorage]()
+    few, seen = to_float(x[:measured]).clone().requires_grad_(True), dict[int, torch.UntypedStorage]()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
@@ -82,6 +78,8 @@ def kept_bytes(model: nn.Module, x: Pixels, measured: int = _MEASURED) -> int:
             seen[storage.data_ptr()] = storage  # held, so that no other takes its place
         return tensor
 
-    with frozen(model), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        gradient(model, few, lambda logits: logits.amax(1))
-    return 2 * sum(storage.nbytes() for storage in seen.values()) // max(len(few), 1)
+    hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
+    with frozen(model), torch.enable_grad(), hooks:
+        logits(model, few)
+    there = max(len(few), fewest(model) if x.device.type == "cpu" else 1)  # as many it computes at the least
+    return 2 * sum(storage.nbytes() for storage in seen.values()) // there
