@@ -32,9 +32,9 @@ def on_cpu(model: nn.Module, n: int, asked: int | None, *, refilled: bool = Fals
     An attack whose places are `refilled` is given more, of which it computes with as many as the others: so few batches
     cost less. Few images are divided among the threads, and none of the batches is much smaller than the others.
     """
-    most = max(1, min(4 * CPU if refilled else CPU, asked or n))
-    beside = threads() if refilled else 4
-    parts = beside * -(-n // (beside * most))
+    most = max(1, min(CPU, asked or n))
+    most *= 4 if refilled and most == CPU else 1
+    parts = threads() * -(-n // (threads() * most))
     return min(most, max(_LEAST, fewest(model), -(-n // max(parts, 1))))
 
 
