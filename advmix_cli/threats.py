@@ -121,7 +121,7 @@ ATTACKS = {
             Part("malt", {"targets": 3, "restarts": 3}, near=0.08),
             Part("square-pgd", {"restarts": 4}, near=0.0, masked=0.1),
         ), proof="advmix_cli.bounds.certify:proved", caution="a first look and not AutoAttack, of whose parts it was "
-            "measured to leave at most four images of a thousand more (docs/evaluation.md)"),
+            "measured to leave at most six images of a thousand more (docs/evaluation.md)"),
     )
 }  # fmt: skip
 """Every attack. `autoattack` is the standard ensemble of Croce and Hein 2020 with the settings that its authors
