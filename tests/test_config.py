@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from advmix_cli import config, presets, settings
 from advmix_cli.config import Adversary, AttackSettings, EvalSettings, TrainSettings
 from advmix_cli.errors import UsageError
-from advmix_cli.judging import Certificate, Inferring
+from advmix_cli.judging import Certificate, HeldOut, Inferring
 from advmix_cli.settings import Settings
 from advmix_cli.threats import ATTACKS, LOSSES, NORMS, PRECISIONS, Threat
 from advmix_cli.ways import INFERENCES, METHODS
@@ -47,17 +47,30 @@ def other(name: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "chosen", [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat()), Certificate(0.3)], ids=lambda s: type(s).__name__
+    "chosen",
+    [TRAIN, ATTACK, EVAL, Threat(), Adversary(Threat()), Certificate(0.3), HeldOut(5)],
+    ids=lambda s: type(s).__name__,
 )
 def test_every_field_is_in_the_key(chosen: Any) -> None:
     key = settings.key("kind", chosen)
     for field in dataclasses.fields(chosen):
         if isinstance(chosen, Adversary) and field.name in ("method", "options"):
             continue  # each of them goes with the other
+        if field.name == "held":
+            continue  # it goes with a split of its own
         value = getattr(chosen, field.name)
         changed = dataclasses.replace(chosen, **{field.name: other(field.name, value)})
         assert changed != chosen, field.name
         assert settings.key("kind", changed) != key, field.name
+
+
+def test_which_images_were_held_out_is_in_the_key() -> None:
+    held = [HeldOut(5), HeldOut(6), HeldOut(5, limit=9), HeldOut(5, seed=1)]
+    met = [dataclasses.replace(EVAL, split="validation", held=each) for each in held]
+    assert len({settings.key("kind", each) for each in met}) == len(held)
+    for wrong in ({"split": "validation"}, {"held": HeldOut(5)}):
+        with pytest.raises(UsageError, match="validation"):
+            dataclasses.replace(EVAL, **wrong)
 
 
 def test_a_method_and_what_it_is_told_are_in_the_key() -> None:
