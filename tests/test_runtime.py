@@ -99,10 +99,7 @@ def test_as_many_are_computed_as_take_the_routine_of_many(inputs: int, outputs: 
         torch.set_num_threads(before)
 
 
-def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(batches, "threads", lambda: 4)
+def test_where_torch_changes_the_routine_at_16_images_a_cpu_thread_takes_as_many() -> None:
     assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1)), 30, None) == 16
     assert batches.on_cpu(nn.Sequential(nn.Conv2d(3, 8, 1, stride=2)), 30, None) == 8
 

@@ -34,7 +34,8 @@ def on_cpu(model: nn.Module, n: int, asked: int | None, *, refilled: bool = Fals
     """
     most = max(1, min(CPU, asked or n))
     most *= 4 if refilled and most == CPU else 1
-    parts = threads() * -(-n // (threads() * most))
+    beside = threads() if refilled else 4
+    parts = beside * -(-n // (beside * most))
     return min(most, max(_LEAST, fewest(model), -(-n // max(parts, 1))))
 
 
