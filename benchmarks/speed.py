@@ -237,7 +237,7 @@ def full_steps(report: Report, title: str, model: nn.Module, x: torch.Tensor, y:
 
 
 def clean_accuracy(report: Report, model: nn.Module, x: torch.Tensor, y: torch.Tensor, repeats: int) -> None:
-    """Verdicts where no gradient is wanted; ours with losses and confidences."""
+    """Verdicts where no gradient is wanted, on the whole test set; ours with losses and confidences."""
 
     def plainly(network: nn.Module) -> None:
         with torch.no_grad():
@@ -246,7 +246,8 @@ def clean_accuracy(report: Report, model: nn.Module, x: torch.Tensor, y: torch.T
     usual = textbook(model)
     works = {"advmix": lambda: score(model, x, y, batch_size=64), "plain loop": lambda: plainly(usual)}
     works[OWN_NETWORK] = lambda: plainly(model)
-    report.add("clean accuracy, LeNet5, batch 64", "images/s", len(x), alternate(works, repeats, x.device))
+    report.add(f"clean accuracy, LeNet5, {len(x)} images, batch 64", "images/s", len(x),
+               alternate(works, repeats, x.device))  # fmt: skip
 
 
 def in_bf16(report: Report, title: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Threat,
@@ -378,8 +379,9 @@ def main() -> None:
     device = runtime.device(chosen.device)
     runtime.configure(None, device)
     session = Session.open()
-    images = session.images(chosen.dataset, "test").first(chosen.images).to(device)
-    x, y = attacks.to_float(images.x), images.y
+    whole = session.images(chosen.dataset, "test").to(device)
+    every_x, every_y = attacks.to_float(whole.x), whole.y
+    x, y = every_x[: chosen.images], every_y[: chosen.images]
     repeats = chosen.repeats
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     machine = (
@@ -399,7 +401,7 @@ def main() -> None:
     if "steps" in chosen.only:
         full_steps(report, "PGD-40, LeNet5", undefended, x, y, threat, batches, repeats)
     if "clean" in chosen.only:
-        clean_accuracy(report, undefended, x, y, repeats)
+        clean_accuracy(report, undefended, every_x, every_y, repeats)
     if "undefended" in chosen.only and chosen.undefended:
         robust_accuracy(report, "robust accuracy, undefended LeNet5, PGD-40", undefended, x, y, threat, repeats)
     if "defended" in chosen.only and chosen.defended:

@@ -534,6 +534,13 @@ def test_few_large_images_are_computed_at_a_time_where_memory_is_short(monkeypat
     assert found.batch_size == 2
 
 
+def test_memory_that_only_caches_files_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MEMORY", tmp_path / "meminfo")
+    assert batches.free_memory() > 1 << 30, "a system that does not say"
+    batches.MEMORY.write_text("MemTotal:  16000000 kB\nMemFree:      90000 kB\nMemAvailable:   12000000 kB\n")
+    assert batches.free_memory() == (12_000_000 << 10) // batches.threads()
+
+
 def test_the_recipe_of_an_unknown_set_is_said(own: Path, advmix: Run) -> None:
     made = advmix("train", "--dataset", "folder:pics", "--arch", "net.py:Net", "--epochs", "1")
     assert "recipe: 1 epoch in batches of 16, sgd at 0.1, flipped, cropped by 1, 6 images held out" in made.err

@@ -6,7 +6,8 @@ logits are the same to the bit in whatever batch it is (`attacks.common.logits`)
 
 from __future__ import annotations
 
-import os
+import re
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ CPU = 128
 
 _LEAST = 8
 """And as few as it is given, if there are more: fewer cost too much each."""
+
+MEMORY = Path("/proc/meminfo")
+"""Where Linux says what is free."""
 
 _SHARE_OF_MEMORY = 4
 _MOST = 4096
@@ -60,12 +64,12 @@ def fitting(memory: int, each: int) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that each of the threads beside each other may use; much, where the system does not say."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        free = 1 << 40
-    return free // threads()
+    """Bytes that each of the threads beside each other may use; much, where the system is not Linux, which says it.
+
+    What only caches files counts: that is most of the memory of a system that has been up for a while.
+    """
+    said = re.search(r"^MemAvailable: *(\d+) kB$", MEMORY.read_text(), re.MULTILINE) if MEMORY.exists() else None
+    return (int(said[1]) << 10 if said else 1 << 40) // threads()
 
 
 def kept_bytes(model: nn.Module, x: Pixels, measured: int = _MEASURED) -> int:
