@@ -68,7 +68,10 @@ def free_memory() -> int:
 
     What only caches files counts: that is most of the memory of a system that has been up for a while.
     """
-    said = re.search(r"^MemAvailable: *(\d+) kB$", MEMORY.read_text(), re.MULTILINE) if MEMORY.exists() else None
+    try:
+        said = re.search(r"^MemAvailable: *(\d+) kB$", MEMORY.read_text(), re.MULTILINE)
+    except OSError:
+        said = None
     return (int(said[1]) << 10 if said else 1 << 40) // threads()
 
 
