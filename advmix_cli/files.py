@@ -72,7 +72,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     one left is written over, and `clear` lets it be. Raises OSError.
     """
     temporary = path.with_name(TEMPORARY + path.name)
-    file = _held(temporary)
+    try:
+        file = _held(temporary)
+    except KeyboardInterrupt:  # by then it may be there
+        clear(temporary)
+        raise
     try:
         with file:
             file.truncate(0)
@@ -83,8 +87,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.close()
             os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        clear(temporary)
         raise
     _sync(path.parent)
 
@@ -94,12 +97,15 @@ def _held(temporary: Path) -> BinaryIO:
     flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     while True:
         file = open(os.open(temporary, flags, 0o666), "r+b")  # noqa: SIM115  the caller closes it
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        try:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise FileExistsError(errno.EEXIST, f"{temporary} is in the way")
+            if _lock(file, wait=True) and _is_there(file, temporary):
+                return file
+        except BaseException:
             file.close()
-            raise FileExistsError(errno.EEXIST, f"{temporary} is in the way")
-        if _lock(file, wait=True) and _is_there(file, temporary):
-            return file
+            raise
         file.close()
 
 

@@ -278,6 +278,24 @@ def test_what_is_being_written_is_let_be_and_a_stray_is_written_over(store: Stor
     assert not stray.exists()
 
 
+@pytest.mark.parametrize("where", ["_lock", "_is_there"])
+def test_ctrl_c_before_the_first_byte_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    real = getattr(files, where)
+    turns = iter([True, False])
+
+    def stopped(*given: object, **more: object) -> bool:
+        if next(turns, False):
+            raise KeyboardInterrupt
+        return bool(real(*given, **more))
+
+    monkeypatch.setattr(files, where, stopped)
+    with pytest.raises(KeyboardInterrupt), files.replacing(tmp_path / "a.pt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_refs_stay_inside(store: Store) -> None:
     put(store, "a")
     store.set_ref("x", "checkpoints", "a")
