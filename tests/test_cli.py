@@ -19,7 +19,7 @@ import torch
 import typer.main
 from conftest import ADVMIX_THAT_HEEDS_CTRL_C, TINY, Run, content_of, shell
 
-from advmix_cli import artifacts
+from advmix_cli import artifacts, training
 from advmix_cli.cli import app, shape
 
 OPTIONS = Path(__file__).parent / "options.txt"
@@ -537,9 +537,11 @@ def test_stopping_says_so_and_keeps_the_epochs(home: Path, stop: signal.Signals,
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert json.loads(out)["errors"][0]["code"] == "interrupted"
-    states = [path.name for path in (home / "unfinished").iterdir()]
+    states = sorted((home / "unfinished").iterdir())
     assert 1 <= len(states) <= 2, "a new state is whole before the one before it goes"
-    assert not any(name.startswith(".") for name in states)
+    kept = [training.epochs_of(artifacts.read_state(state)["pieces"][-1]) for state in states]
+    assert kept[-1] >= 2, "the state of epoch 3 is written after it is said"
+    assert kept == list(range(kept[0], kept[0] + len(kept)))
 
 
 KILLED = [
