@@ -92,13 +92,14 @@ class Proved:
     """What bounds proved: `right`, bool (N,), says of each image whether it is right everywhere in the ball.
 
     `margin` (N,) is the least margin that was proved, in logits, `losses` (N,) what the cross-entropy, in nats, does
-    not exceed there.
+    not exceed there. `undecided`, bool (N,), are those that are neither proved nor known to be wrong somewhere in it.
     """
 
     certificate: judging.Certificate
     right: torch.Tensor
     margin: torch.Tensor
     losses: torch.Tensor
+    undecided: torch.Tensor
 
     @property
     def figure(self) -> Figure:

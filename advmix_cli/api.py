@@ -135,8 +135,8 @@ def certify(
 ) -> Proved:
     """Prove for which images (N,C,H,W), uint8 or float in [0,1], a model is right everywhere within `eps`.
 
-    `bounds` are `ibp`, `crown` or `best`, as `advmix eval --bounds` has them. Raises UsageError, code `no-bound`, for a
-    network with a layer that has none.
+    `bounds` are `ibp`, `crown`, `best` or `exact`, as `advmix eval --bounds` has them. Raises UsageError, code
+    `no-bound`, for a network with a layer that has none.
     """
     images = given.images(model, x, y)
     asked = requests.Evaluate(norm=norm, eps=eps, certify=True, bounds=bounds).certificate(images.info)
@@ -257,7 +257,7 @@ def _proved(model: nn.Module, images: ImageSet, certificate: Certificate, report
         found = certify_set(
             model, images.x, images.y, certificate.eps, norm=certificate.norm, bounds=certificate.bounds, on_work=bar
         )
-    return Proved(certificate, found.right, found.margin, found.losses)
+    return Proved(certificate, found.right, found.margin, found.losses, found.undecided)
 
 
 def _audited(

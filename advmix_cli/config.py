@@ -29,7 +29,7 @@ MOST_THREADS = 256
 TRAINING = {"standard": 1, "adversarial": 1}
 """The versions of the ways of training: each grows when the same settings come to other weights."""
 
-BOUNDS_VERSION = 2
+BOUNDS_VERSION = 3
 """The version of the bounds: grows when one of them proves more, or less."""
 
 AUDIT = 2

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from advmix_cli.errors import known_name
-from advmix_cli.settings import Settings, check_seed, number, require_positive
+from advmix_cli.settings import Settings, check_seed, number, require, require_positive
 from advmix_cli.threats import Threat
 from advmix_cli.ways import INFERENCES, Inference, options_of, told
 
-BOUNDS = ("best", "ibp", "crown")
+BOUNDS = ("best", "ibp", "crown", "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Certificate(Settings):
     def __post_init__(self) -> None:
         known_name(self.bounds, BOUNDS, "bounds")
         Threat(norm=self.norm, eps=self.eps)  # says what is wrong with either
+        require(self.bounds != "exact" or self.norm == "linf", "exact bounds are of linf alone", "try --bounds best")
 
     @property
     def label(self) -> str:

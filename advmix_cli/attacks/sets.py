@@ -23,8 +23,8 @@ _APART = 10_000
 
 _STANDING = (0.5, 0.95)
 """The share of samples that is taken to stand a part of which nothing is known: the first, and one that follows."""
-_RAISED = 1.1
-"""Times the loss that was found before: what a search must find for gradients to seem masked."""
+_RAISED, _DOUBLED = 1.1, 2.0
+"""Times the loss that was found before: what a search must find for gradients to seem masked, and to be it surely."""
 _DOUBTFUL = 0.1
 """The share of samples that are taken to be for a part that is for some alone."""
 
@@ -266,8 +266,9 @@ class _Run:
             return wanted
         doubtful = self._near(part, only.near)
         if only.masked:
-            raised = self._losses[search] > _RAISED * self._losses[search - 1]
-            doubtful |= raised & self._near(part, only.masked)
+            found, before = self._losses[search], self._losses[search - 1]
+            doubtful |= (found > _RAISED * before) & self._near(part, only.masked)
+            doubtful |= found > _DOUBLED * before
         return wanted & doubtful
 
     def _near(self, part: int, share: float) -> torch.Tensor:

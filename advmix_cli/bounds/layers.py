@@ -145,7 +145,7 @@ class MaxPool(Layer):
         ((low, high),) = bounds
         return self.forward(low), self.forward(high)
 
-    def _windows(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """(B,C,H,W) to (B,C,K,H'W'), a window of K values for each that comes out."""
         rows, columns = self.padding
         padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
@@ -158,7 +158,7 @@ class MaxPool(Layer):
         Below the maximum lies the value whose lower end is highest; above it lie that value too, where no other can
         exceed it, else the highest upper end.
         """
-        low, high = self._windows(bounds[0]), self._windows(bounds[1])
+        low, high = self.windows(bounds[0]), self.windows(bounds[1])
         best = low.argmax(2, keepdim=True)
         least = low.gather(2, best)
         others = high.scatter(2, best, -torch.inf).amax(2, keepdim=True)
@@ -169,9 +169,9 @@ class MaxPool(Layer):
         constant = ((flat - through) * most).flatten(2).sum(2)
         place = torch.zeros_like(low).scatter_(2, best, 1)  # (B,C,K,H'W')
         spread = through[:, :, :, None] * place[:, None]
-        return self._gathered(spread, bounds[0].shape[1:]), constant
+        return self.gathered(spread, bounds[0].shape[1:]), constant
 
-    def _gathered(self, windows: Tensor, shape: torch.Size) -> Tensor:
+    def gathered(self, windows: Tensor, shape: torch.Size) -> Tensor:
         """(B,S,C,K,H'W') added up where they came from: (B,S,*shape)."""
         batch, functions = windows.shape[:2]
         columns = windows.flatten(0, 1).flatten(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,14 +33,20 @@ def margins(
     differences = one[y][:, None] - one[None]  # (B,classes,classes)
     found = None
     for each in slopes:
-        values = _refined(network, ball, given, each) if intermediate == "crown" else given
+        values = refined(network, ball, given, each) if intermediate == "crown" else given
         lower = _below(network, ball, values, differences, len(network.layers), each)
         found = lower if found is None else found.maximum(lower)
     assert found is not None
     return found.scatter(1, y[:, None], 0.0)
 
 
-def _refined(network: Traced, ball: Ball, given: list[Interval], slopes: str) -> list[Interval]:
+def cost(network: Traced) -> float:
+    """About what linear bounds of an image take that go through all of a network, in forward passes."""
+    bent = [layer.inputs[0] for layer in network.layers if isinstance(layer, ReLU | MaxPool)]
+    return 2.0 * sum(math.prod(network.before(place)) for place in bent if _bends(network, place))
+
+
+def refined(network: Traced, ball: Ball, given: list[Interval], slopes: str) -> list[Interval]:
     """Intervals of what goes into each ReLU and pool, tightened by linear bounds from what lies before them."""
     values = list(given)
     for layer in network.layers:
@@ -91,10 +98,19 @@ def _below(network: Traced, ball: Ball, values: list[Interval], functions: Tenso
             behind = a
         for before in layer.inputs:
             pending[before] = pending[before] + behind if before in pending else behind
-    return constant + _least(ball, pending[0]) if pending else constant
+    return constant + least(ball, pending[0]) if pending else constant
 
 
-def _least(ball: Ball, a: Tensor) -> Tensor:
+def where_least(ball: Ball, a: Tensor) -> Tensor:
+    """Images (B,S,C,H,W) of the ball where linear functions a of that shape are least, or for L2 nearly."""
+    if ball.norm == "linf":
+        low, high = (end[:, None] for end in ball.box)
+        return torch.where(a > 0, low, high)
+    length = a.flatten(2).square().sum(2).sqrt().clamp(min=1e-300).view(*a.shape[:2], 1, 1, 1)
+    return (ball.x[:, None] - ball.eps * a / length).clamp(0, 1)
+
+
+def least(ball: Ball, a: Tensor) -> Tensor:
     """The least value (B,S) of linear functions a (B,S,C,H,W) in the ball."""
     low, high = (end[:, None] for end in ball.box)
     found = (a.clamp(min=0) * low + a.clamp(max=0) * high).flatten(2).sum(2)

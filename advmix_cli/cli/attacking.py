@@ -112,7 +112,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--bounds",
-            help="With --certify: ibp (intervals), crown (linear bounds), or best (whichever proves an image).",
+            help="With --certify: ibp (intervals), crown (linear bounds), best (whichever proves an image), or exact "
+            "(a solver decides what best leaves: for small networks of certified training, linf).",
             show_default="best",
             autocompletion=complete(*BOUNDS),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from advmix_cli import files, models, presets
 from advmix_cli.config import HELD_OUT, AttackSettings, EvalSettings
 from advmix_cli.data import DATASETS, DatasetInfo
-from advmix_cli.errors import UsageError, known_name
+from advmix_cli.errors import AdvmixError, UsageError, known_name
 from advmix_cli.judging import Certificate, HeldOut, Inferring, Shown
 from advmix_cli.names import full_name, parted, short_name
 from advmix_cli.requests.limits import at_most
@@ -227,7 +228,9 @@ class Evaluate(_Attacked):
         )
 
     def certificate(self, info: DatasetInfo) -> Certificate:
-        """What is to be proved of such images."""
+        """What is to be proved of such images. Raises AdvmixError where what that needs is not installed."""
+        if self.bounds == "exact" and importlib.util.find_spec("scipy") is None:
+            raise AdvmixError("--bounds exact needs SciPy", "pip install 'advmix[exact]'", code="missing-library")
         eps = presets.usual_eps(info, known_name(self.norm, NORMS, "norm")) if self.eps is None else self.eps
         return Certificate(eps, self.norm, self.bounds or "best")
 

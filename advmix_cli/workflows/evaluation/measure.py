@@ -219,37 +219,39 @@ class _Model:
 
         from advmix_cli.bounds import certify_set
 
-        images, job = self._images, f"{self._model.function} {certificate.label}"
+        images, given, met = self._images, iter(caches), list[tuple[Column, Any, torch.Tensor]]()
+        for column, (right, _) in zip(columns, flags, strict=False):
+            of = next(given).index if column.kind == "samples" else slice(None)
+            met += [(column, of, right)] if column.meets(certificate) else []
+        attacked = [right for column, _, right in met if column.kind == "attack"]
         try:
             find = functools.partial(
-                certify_set, self._net, images.x, images.y, certificate.eps,
-                norm=certificate.norm, bounds=certificate.bounds,
+                certify_set, self._net, images.x, images.y, certificate.eps, norm=certificate.norm,
+                bounds=certificate.bounds, standing=torch.stack(attacked).all(0) if attacked else None,
             )  # fmt: skip
-            proved = self._found(job, find, certificate.label, each=_BOUNDS)
+            proved = self._found(f"{self._model.function} {certificate.label}", find, certificate.label)
         except UsageError as error:
             if error.code != "no-bound":
                 raise
             self._work(certificate.label, 0.0, 0.0)
             self._session.report.warn(f"{self._model.label}: {error.message}: nothing is proved of it")
             return (torch.zeros_like(self.clean.correct), self.clean.losses), {"note": error.message}
-        given = iter(caches)
-        for column, (right, _) in zip(columns, flags, strict=False):
-            of = next(given).index if column.kind == "samples" else slice(None)
-            met = column.joint and (column.kind == "clean" or certificate.holds_against(column.threat))
-            if met and bool((proved.right[of] & ~right).any()):
+        for column, of, right in met:
+            if bool((proved.right[of] & ~right).any()):
                 raise AdvmixError(
                     f"{self._model.label}: {int((proved.right[of] & ~right).sum())} images are proved right, and wrong "
                     f"under {column.label}",
                     "one of both is a bug: please report it, with the evaluation's command",
                     code="unsound",
                 )
-        return (proved.right, proved.losses.float()), {}
+        tried = attacked or certificate.bounds != "ibp"
+        return (proved.right, proved.losses.float()), {"undecided": int(proved.undecided.sum()) if tried else None}
 
-    def _found(self, job: str, find: Callable[..., Found], kind: str, each: float = 1.0, **said: Any) -> Found:
-        """What a job finds, from where it was stopped; of this process's part, or of all. Its units cost `each`."""
+    def _found(self, job: str, find: Callable[..., Found], kind: str, **said: Any) -> Found:
+        """What a job finds, from where it was stopped; of this process's part, or of all."""
         found = put_together(
             self._session, find, n=len(self._images), pieces=self._state.of(job),
-            on_work=lambda done, left: self._work(kind, done * each, left * each),
+            on_work=functools.partial(self._work, kind),
             on_piece=lambda piece: self._state.add(job, piece), **said,
         )  # fmt: skip
         self._state.left += found.left

@@ -43,6 +43,11 @@ class Column:
     further: bool = False
     proved: Certificate | None = None
 
+    def meets(self, certificate: Certificate) -> bool:
+        """Whether its figure is no less than what is true within the ball of a certificate, image by image."""
+        attacked = self.kind in ("samples", "attack") and self.bound == "upper"
+        return self.kind == "clean" or (attacked and self.joint and certificate.holds_against(self.threat))
+
     @property
     def shown(self) -> str:
         """Its label for people: what the as-run attack made says so."""
@@ -77,8 +82,9 @@ class Cell:
 
     `change` are the largest `linf_max` and `l2_max` of a white-box attack, `after` how many images still stood after
     each part of an ensemble, `passes` how many images each part sent (forward, backward) through the model. `spared` of
-    them were not attacked, as intervals prove them. `note` is why nothing is known. `by_class` are (images, right) of
-    each class. What older records do not have is empty.
+    them were not attacked, as intervals prove them. `undecided` of a certificate's are neither proved nor known to be
+    wrong somewhere in the ball; None where nobody tried to break them. `note` is why nothing is known. `by_class` are
+    (images, right) of each class. What older records do not have is empty.
     """
 
     n: int
@@ -91,6 +97,7 @@ class Cell:
     by_class: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     passes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     spared: int = 0
+    undecided: int | None = None
 
     @property
     def accuracy(self) -> float:

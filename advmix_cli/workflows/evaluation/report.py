@@ -36,7 +36,10 @@ _HEADINGS = {
 }
 """Headings of tables without a title, by their first column."""
 
-_BY = {"ibp": "interval bounds", "crown": "linear bounds", "best": "interval and linear bounds"}
+_BY = {
+    "ibp": "interval bounds", "crown": "linear bounds", "best": "interval and linear bounds",
+    "exact": "bounds and mixed-integer programs",
+}  # fmt: skip
 assert set(_BY) == set(BOUNDS)
 
 _NAMED = 3

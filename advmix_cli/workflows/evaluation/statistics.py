@@ -75,10 +75,11 @@ def brackets(evaluation: Evaluation) -> list[dict[str, Any]]:
         robust = row.audit["robust"] if row.audit is not None else {"n": 0}
         audited = proved.holds_against(evaluation.settings.audited) and robust["n"] == lower.n
         left += [robust["correct"]] if audited else []
+        left += [lower.correct + lower.undecided] if lower.undecided is not None else []
         found.append(
             {
                 "model": model, "norm": proved.norm, "eps": proved.eps, "n": lower.n, "lower": lower.accuracy,
-                "upper": 100 * min(left) / lower.n, "attacked": len(met) > 1 or audited,
+                "upper": 100 * min(left) / lower.n, "attacked": len(met) > 1 or audited or lower.undecided is not None,
             }
         )  # fmt: skip
     return found
@@ -88,15 +89,17 @@ def _meets(column: Column, proved: Certificate, evaluation: Evaluation) -> bool:
     """Whether a column's figure is no less than what is true within the ball that is proved."""
     if column.kind == "worst":
         return all(_meets(evaluation.columns[place], proved, evaluation) for place in column.of)
-    return column.kind == "clean" or (column.joint and column.bound == "upper" and proved.holds_against(column.threat))
+    return column.meets(proved)
 
 
 def bracket_line(bracket: dict[str, Any]) -> str:
     """The same as a sentence."""
     ball = f"{bracket['norm']} eps {number(bracket['eps'])}, {bracket['n']:,} images"
-    between = f"between {bracket['lower']:.2f} and {bracket['upper']:.2f} %"
+    lies = f"lies between {bracket['lower']:.2f} and {bracket['upper']:.2f} %"
+    if bracket["lower"] == bracket["upper"]:
+        lies = f"is {bracket['lower']:.2f} %"
     unattacked = "" if bracket["attacked"] else "; no attack was run: the upper end is the clean accuracy"
-    return f"{bracket['model']}: the true robust accuracy lies {between} ({ball}){unattacked}"
+    return f"{bracket['model']}: the true robust accuracy {lies} ({ball}){unattacked}"
 
 
 def comparison_table(comparisons: list[dict[str, Any]]) -> Table:

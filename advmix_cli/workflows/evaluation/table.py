@@ -72,6 +72,7 @@ def _plain(model: str, column: Column, cell: Cell) -> dict[str, Any]:
     row |= cell.change or {}
     row |= costs(cell.passes, cell.n)
     row |= {"proved": cell.spared} if cell.spared else {}
+    row |= {"undecided": cell.undecided} if cell.undecided is not None else {}
     if cell.after:
         row["stages"] = stages(cell.after, cell.passes, cell.n)
     return row
@@ -128,6 +129,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
                 lines.append(f"{model}, largest change by {on}: {changes(cell.change)}{took}")
             if cell.spared:
                 lines.append(f"{model}, {on}: intervals prove {cell.spared} images, which were not attacked")
+            if cell.undecided:
+                lines.append(f"{model}, {on}: {cell.undecided} images are neither proved nor known to be wrong there")
             if cell.note:
                 lines.append(f"{model}, {on}: {cell.note}; nothing is proved")
     for on, column in columns:
