@@ -122,7 +122,7 @@ ATTACKS = {
             Part("square-pgd", {"queries": 4000, "steps": 100}, near=0.1, masked=0.2),
             Part("square-pgd", {"queries": 4000, "steps": 100, "restarts": 2}, near=0.0, masked=0.15),
         ), proof="advmix_cli.bounds.certify:proved", caution="a first look and not AutoAttack, of whose parts it was "
-            "measured to leave at most four images of a thousand more (docs/evaluation.md)"),
+            "measured to leave at most three images of a thousand more (docs/evaluation.md)"),
     )
 }  # fmt: skip
 """Every attack. `autoattack` is the standard ensemble of Croce and Hein 2020 with the settings that its authors

@@ -3,8 +3,8 @@
     python benchmarks/zoo.py NAME=REF:TITLE ...
 
 Of each: the chosen weights, with the whole record, and in `zoo.json` the clean accuracy on all test images, what is
-proved on all of them, and the bracket on the first 1,000 (`advmix eval zoo:NAME --attack autoattack
---certify --limit 1000`, with `--bounds ibp` where these prove nothing).
+proved on all of them, and the bracket on the first 1,000 (`advmix eval zoo:NAME --attack autoattack --certify
+--bounds exact --limit 1000`, with `--bounds ibp` where these prove nothing).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def measured(name: str, title: str, record: dict[str, Any]) -> dict[str, Any]:
     """What is known of it."""
     ref = zoo.PREFIX + name
     whole = told("eval", ref, "--certify", "--bounds", "ibp")
-    nothing = whole["brackets"][0]["lower"] < 1  # linear bounds would take an hour to say the same
-    attack = f"advmix eval {ref} --attack autoattack --certify {'--bounds ibp ' if nothing else ''}--limit {FIRST}"
+    bounds = "exact" if whole["brackets"][0]["lower"] > 1 else "ibp"  # where nothing is proved, others take hours
+    attack = f"advmix eval {ref} --attack autoattack --certify --bounds {bounds} --limit {FIRST}"
     rows = told(*attack.split()[1:])
     (all_of, bracket) = whole["brackets"][0], rows["brackets"][0]
     return {

@@ -19,6 +19,7 @@ from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.reading import READERS
 from advmix_cli.errors import UsageError
 from advmix_cli.models.normalize import Normalize
+from advmix_cli.workflows.evaluation import statistics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # of torch, about how that package is compiled
@@ -303,9 +304,12 @@ def test_a_bracket_holds_what_attacks_leave(certified: str, advmix: Run) -> None
     assert (bracket["norm"], bracket["eps"], bracket["n"]) == ("linf", 0.05, 60)
     assert rows[2]["loss"] >= rows[1]["loss"]
     shown = advmix("eval", certified, "--certify", "--attack", "pgd", "--eps", "0.05", "--limit", "60")
-    lower, upper = f"{bracket['lower']:.2f}", f"{bracket['upper']:.2f}"
-    lies = f"is {lower} %" if lower == upper else f"lies between {lower} and {upper} %"
-    assert f"the true robust accuracy {lies}" in shown.out
+    assert f"the true robust accuracy {statistics.lies(bracket)}" in shown.out
+    apart = {**bracket, "lower": 88.2, "upper": 88.70}
+    assert (statistics.lies(apart), statistics.lies({**apart, "lower": 88.7})) == (
+        "lies between 88.20 and 88.70 %",
+        "is 88.70 %",
+    )
     alone = advmix("eval", certified, "--certify", "--bounds", "ibp", "--eps", "0.05", "--limit", "60")
     assert "no attack was run" in alone.out
 

@@ -21,6 +21,7 @@ from advmix_cli.judging import Certificate
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.card import folder, metadata
 from advmix_cli.workflows.card.markdown import escaped, fenced, table
+from advmix_cli.workflows.evaluation import statistics
 from advmix_cli.workflows.evaluation.record import Cell, Column, Evaluation, Row
 from advmix_cli.workflows.references import ModelRef
 
@@ -123,7 +124,7 @@ AUDIT: dict[str, Any] = {
 def test_what_ships_is_known_without_an_evaluation(ref: str, home: Path, advmix: Run) -> None:
     about, told = zoo.known()[ref.removeprefix(zoo.PREFIX)], advmix("card", ref)
     assert told.code == 0, told.err
-    assert f"**The true figure lies between {about['lower']:.2f} and {about['upper']:.2f} %**" in told.out
+    assert f"**The true figure {statistics.lies(about)}**" in told.out
     for command in (about["trained_with"], about["command"]):
         assert command in told.out
     read = hub(told.out)

@@ -27,7 +27,7 @@ from advmix_cli.bounds.trace import Traced
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SECONDS = 60.0
+SECONDS = 20.0
 """Before a margin is left undecided: what was decided does not depend on it."""
 
 _ROWS = 256

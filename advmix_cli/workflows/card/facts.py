@@ -10,7 +10,7 @@ from typing import Any
 from advmix_cli import artifacts, data, models, zoo
 from advmix_cli.config import Adversary, TrainSettings
 from advmix_cli.errors import AdvmixError
-from advmix_cli.judging import Certificate, Inferring
+from advmix_cli.judging import BOUNDS, Certificate, Inferring
 from advmix_cli.names import parted, short_name
 from advmix_cli.settings import canonical_json
 from advmix_cli.threats import Threat
@@ -217,7 +217,7 @@ def _shipped(model: ModelRef) -> Plain:
         "of": _size(model.dataset, "test"), "evaluation": None, "key": None, "date": "",
     }  # fmt: skip
     threat, whole = Threat.of("autoattack", norm, eps), Certificate(eps, norm, "ibp")
-    some = Certificate(eps, norm, "ibp" if "--bounds ibp" in about["command"] else "best")
+    some = Certificate(eps, norm, next((each for each in BOUNDS if f"--bounds {each}" in about["command"]), "best"))
 
     def figure(column: Column, percent: float, n: int) -> Plain:
         return _figure(source, column, Cell(n, round(percent * n / 100), None, ""), model.name)

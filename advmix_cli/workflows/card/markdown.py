@@ -10,6 +10,7 @@ from advmix_cli.results import accuracy, duration, share, shown
 from advmix_cli.threats import Threat
 from advmix_cli.workflows.card.limits import ball, limits
 from advmix_cli.workflows.card.metadata import metadata, yaml
+from advmix_cli.workflows.evaluation import statistics
 
 Plain = dict[str, Any]
 
@@ -178,7 +179,7 @@ def _accuracy(card: Plain) -> Iterator[str]:
     for each in card["brackets"]:
         unattacked = "" if each["attacked"] else "; no attack was run: the upper end is the clean accuracy"
         yield (
-            f"**The true figure lies between {each['lower']:.2f} and {each['upper']:.2f} %** "
+            f"**The true figure {statistics.lies(each)}** "
             + escaped(f"({ball(each['norm'], each['eps'])}, {_images(each)}){unattacked}.")
         )
     columns = ("on", "the figure is", "images", "accuracy %", "95 % interval", "evaluation")

@@ -95,11 +95,14 @@ def _meets(column: Column, proved: Certificate, evaluation: Evaluation) -> bool:
 def bracket_line(bracket: dict[str, Any]) -> str:
     """The same as a sentence."""
     ball = f"{bracket['norm']} eps {number(bracket['eps'])}, {bracket['n']:,} images"
-    lies = f"lies between {bracket['lower']:.2f} and {bracket['upper']:.2f} %"
-    if bracket["lower"] == bracket["upper"]:
-        lies = f"is {bracket['lower']:.2f} %"
     unattacked = "" if bracket["attacked"] else "; no attack was run: the upper end is the clean accuracy"
-    return f"{bracket['model']}: the true robust accuracy {lies} ({ball}){unattacked}"
+    return f"{bracket['model']}: the true robust accuracy {lies(bracket)} ({ball}){unattacked}"
+
+
+def lies(bracket: dict[str, Any]) -> str:
+    """Where the truth is, to be said of it."""
+    lower, upper = (f"{bracket[end]:.2f}" for end in ("lower", "upper"))
+    return f"is {lower} %" if lower == upper else f"lies between {lower} and {upper} %"
 
 
 def comparison_table(comparisons: list[dict[str, Any]]) -> Table:
