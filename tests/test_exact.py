@@ -70,7 +70,7 @@ def test_what_is_decided_is_so(number: int) -> None:
             points = (points - eps / 10 * gradient.sign()).clamp(low, high).detach().requires_grad_()
     with torch.no_grad():
         known = intervals.margins(network, intervals.around(network, ball), y)[0]
-        search = exact.Exact(network)
+        search = exact.Exact(network, torch.device("cpu"))
         found = search.decide(ball, int(y), known.clamp(max=0), least + 1e-3)
         assert not found.proved
         assert found.image is not None
@@ -98,7 +98,7 @@ def test_all_corners_of_a_tiny_network_are_decided() -> None:
         said = copy.deepcopy(model).double()(corners)
     network, at_y = bounds.trace(model, (1, 2, 2)), said[:, int(y)]
     least = min(float((at_y - said[:, each]).min()) for each in range(CLASSES) if each != int(y))
-    search = exact.Exact(network)
+    search = exact.Exact(network, torch.device("cpu"))
     with torch.no_grad():
         for enough, proved in ((least - 1e-4, True), (least + 1e-4, False)):
             told = search.decide(Ball(x.double(), eps), int(y), torch.zeros(CLASSES), enough)

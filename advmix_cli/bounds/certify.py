@@ -149,7 +149,7 @@ def certify_set(
     with frozen(model):
         network = trace(model, tuple(x.shape[1:]))
         most = min(_INTERVALS * _more(y.device), batches.suitable(model, x, None))  # large images take memory
-        search, known = _Search(model, network, eps, norm, bounds, most), 0.0
+        search, known = _Search(model, network, eps, norm, bounds, most, y.device), 0.0
         for these in torch.split(todo, _ATTACKED * most) if len(todo) else ():
             labels, stand = y[these], None if standing is None else standing[these]
             proved, left, cost = search(to_float(x[these]), labels, stand)
@@ -167,7 +167,9 @@ def certify_set(
 class _Search:
     """What is tried of images, from the cheapest to the dearest, each for those that are not decided yet."""
 
-    def __init__(self, model: nn.Module, network: Traced, eps: float, norm: str, bounds: str, most: int) -> None:
+    def __init__(
+        self, model: nn.Module, network: Traced, eps: float, norm: str, bounds: str, most: int, device: torch.device
+    ) -> None:
         self._model, self._network, self._eps, self._norm, self._bounds = model, network, eps, norm, bounds
         self._most = most
         self._further = len(_LINEAR_BOUNDS[bounds]) * linear.cost(network)
@@ -175,7 +177,7 @@ class _Search:
         if bounds == "exact":
             from advmix_cli.bounds.exact import Exact
 
-            self._exact = Exact(network)
+            self._exact = Exact(network, device)
 
     def __call__(
         self, x: torch.Tensor, y: torch.Tensor, standing: torch.Tensor | None
@@ -223,7 +225,7 @@ class _Search:
         slack = float(_slack(given)[0])
         told = self._exact.decide(ball, int(y), proved, 2 * slack)
         if told.proved:
-            proved.clamp_(min=slack)
+            proved.clamp_(min=slack)[y] = 0.0
             return True
         if told.image is None:
             return False

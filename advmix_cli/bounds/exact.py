@@ -70,15 +70,15 @@ class Windows(NamedTuple):
 
 
 class Exact:
-    """Decides for a network; what does not depend on the image is read once."""
+    """Decides for a network on a device; what does not depend on the image is read once."""
 
-    def __init__(self, network: Traced) -> None:
+    def __init__(self, network: Traced, device: torch.device) -> None:
         self._network = network
         self._matrices, self._windows = dict[int, tuple[Any, Array]](), dict[int, Windows]()
         for place, layer in enumerate(network.layers, 1):
             before, shape = layer.inputs[0], network.before(layer.inputs[0])
             if isinstance(layer, Affine):
-                self._matrices[place] = _matrix(layer, shape)
+                self._matrices[place] = _matrix(layer, shape, device)
             elif isinstance(layer, MaxPool):
                 places = torch.arange(math.prod(shape), dtype=torch.float64).view(1, *shape)
                 found = layer.windows(places).movedim(2, 3).flatten(0, 2).clamp(min=_NONE)
@@ -145,14 +145,14 @@ class Exact:
         return needed
 
 
-def _matrix(layer: Affine, shape: tuple[int, ...]) -> tuple[Any, Array]:
+def _matrix(layer: Affine, shape: tuple[int, ...], device: torch.device) -> tuple[Any, Array]:
     """What an affine layer does to values of that shape: a sparse matrix (N',N) and constants (N',)."""
-    n, zero = math.prod(shape), torch.zeros(1, *shape, dtype=torch.float64)
+    n, zero = math.prod(shape), torch.zeros(1, *shape, dtype=torch.float64, device=device)
     shift, parts = layer.forward(zero).flatten(), []
     for part in torch.split(torch.arange(n), _ROWS):
-        unit = torch.zeros(len(part), n, dtype=torch.float64)
+        unit = torch.zeros(len(part), n, dtype=torch.float64, device=device)
         unit[torch.arange(len(part)), part] = 1
-        told = layer.linear(torch.float64, False)(unit.view(len(part), *shape).to(shift.device))
+        told = layer.linear(torch.float64, False)(unit.view(len(part), *shape))
         parts.append(sparse.csr_matrix(told.detach().flatten(1).cpu().numpy()))
     return sparse.vstack(parts).T.tocsr(), shift.detach().cpu().numpy()
 
@@ -205,7 +205,7 @@ class _Program:
         return Values(self.wide(found) + new.rows, found.constants)
 
     def below(self, enough: float) -> tuple[bool, Array | None]:
-        """Whether the margin is never `enough` or less; else an image where it is, as near to 0 as it comes."""
+        """Whether the margin is never `enough` or less; else an image where it is, the least that was found."""
         cost = self.wide(self.margin)
         rows = [cost, *(self.wide(values) for values, _, _ in self._constraints)]
         shift = [values.constants for values, _, _ in self._constraints]
