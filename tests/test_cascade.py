@@ -161,7 +161,12 @@ def test_the_cascade_as_declared() -> None:
 
 
 @on_cpu
-def test_parts_for_those_whose_loss_the_search_raised(masked: HalfMasked, short: None) -> None:
+@pytest.mark.parametrize("doubled", [2.0, 1.02])
+def test_parts_for_those_whose_loss_the_search_raised(
+    masked: HalfMasked, short: None, doubled: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it raised the loss by as much as is taken for surely hidden, whatever is left of the lead."""
+    monkeypatch.setattr(sets, "_DOUBLED", doubled)
     x, y = batch(60)
     y = masked(x).argmax(1)
     threat = Threat.of("fast", "linf", 0.002)
@@ -179,8 +184,9 @@ def test_parts_for_those_whose_loss_the_search_raised(masked: HalfMasked, short:
     assert sorted(samples[labels[3]]) == raised.nonzero().squeeze(1).tolist()
     assert 0 < int(raised.sum()) < int(after[2].right.sum())
     near = raised & after[3].right & (after[3].leads < 0.987 * verdicts(masked(x), y).leads)
-    assert sorted(samples[labels[4]]) == near.nonzero().squeeze(1).tolist()
     assert 0 < int(near.sum()) < int((raised & after[3].right).sum())
+    taken = near if doubled == 2 else raised & after[3].right
+    assert sorted(samples[labels[4]]) == taken.nonzero().squeeze(1).tolist()
 
 
 @on_cpu
