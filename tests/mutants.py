@@ -520,7 +520,7 @@ MUTANTS = (
     Mutant("workflows/evaluation/measure.py", "if bool((proved.right[of] & ~right).any())",
            "if not bool((proved.right[of] & ~right).any())",
            "test_bounds.py::test_an_image_proved_and_broken_is_an_error", "what is proved and broken is no error"),
-    Mutant("bounds/exact.py", "gap = others.max(1) - low[open_][row, k]", "gap = 0 * others.max(1)",
+    Mutant("bounds/exact.py", "beyond[open_][row, k], 0.0).max(1)", "0 * low[open_][row], 0.0).max(1)",
            "test_exact.py::test_what_is_decided_is_so[0]", "a value that is not the largest is taken for nearly it"),
     Mutant("bounds/exact.py", "alive: Array = high > low.max(1, keepdims=True)", "alive: Array = low > np.inf",
            "test_exact.py::test_what_is_decided_is_so[1]", "what may be the largest is forgotten"),

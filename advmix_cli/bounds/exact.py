@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import math
 import os
 import sys
@@ -182,17 +183,16 @@ class _Program:
     def largest(self, values: Values, windows: Windows, ends: tuple[Array, Array], needed: Array) -> Values:
         """The largest of the values of each window that is needed, whose ends (N,K) are given; 0 for the others."""
         (low, high), places = ends, windows.values
-        alive = _alive(low, high)
-        settled = alive.sum(1) == 1
+        alive = _alive(low, high) & needed[:, None]
+        beyond = self._beyond(values, windows, ends, alive)
+        settled = alive.sum(1) <= 1
         only = np.where(settled & needed, places[np.arange(len(places)), alive.argmax(1)], _NONE)
         open_ = (~settled & needed).nonzero()[0]
         out = self._variables(low[open_].max(1), high[open_].max(1))
         row, k = alive[open_].nonzero()  # of each value that may be the largest
         which = self._variables(np.zeros(len(row)), np.ones(len(row)), whole=True)
         it = _picked(values, places[open_][row, k])
-        others = np.where(alive[open_], high[open_], -np.inf)[row]
-        others[np.arange(len(row)), k] = -np.inf
-        gap = others.max(1) - low[open_][row, k]  # what it may be less than the largest
+        gap = np.where(alive[open_][row], beyond[open_][row, k], 0.0).max(1)  # what it may be less than the largest
         above = self._unit(out[row]) - self.wide(it)
         self._constraints.append((Values(above, -it.constants), 0.0, np.inf))
         self._constraints.append((Values(above + self._unit(which, gap), -it.constants - gap), -np.inf, 0.0))
@@ -203,6 +203,26 @@ class _Program:
         place[open_] = np.arange(len(open_))
         new = _picked(Values(self._unit(out), np.zeros(len(open_))), place)
         return Values(self.wide(found) + new.rows, found.constants)
+
+    def _beyond(self, values: Values, windows: Windows, ends: tuple[Array, Array], alive: Array) -> Array:
+        """By how much at most each value of a window exceeds each (N,K,K), as [window, the other, the one].
+
+        Values of a window often are of the same variables, so that less is possible than their own ends let. What
+        never exceeds another is taken from `alive` (N,K).
+        """
+        (low, high), places, k = ends, windows.values, alive.shape[1]
+        least, most = np.concatenate(self._low), np.concatenate(self._high)
+        found = np.full((*alive.shape, k), -np.inf)
+        for other, one in itertools.permutations(range(k), 2):
+            both = (alive[:, one] & alive[:, other]).nonzero()[0]
+            more, less = (_picked(values, places[both, each]) for each in (one, other))
+            rows = self.wide(more) - self.wide(less)
+            upper = rows.maximum(0) @ most + rows.minimum(0) @ least + more.constants - less.constants
+            found[both, other, one] = np.minimum(upper, high[both, one] - low[both, other])
+        for other, one in itertools.permutations(range(k), 2):
+            never = found[:, other, one] <= 0 if one > other else found[:, other, one] < 0
+            alive[:, one] &= ~(alive[:, other] & never & (found[:, other, one] > -np.inf))
+        return found
 
     def below(self, enough: float) -> tuple[bool, Array | None]:
         """Whether the margin is never `enough` or less; else an image where it is, the least that was found."""
