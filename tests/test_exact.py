@@ -158,6 +158,16 @@ def test_a_bracket_closes(certified: str, advmix: Run) -> None:
     assert f"the true robust accuracy is {row['accuracy']:.2f} %" in advmix(*asked).out
 
 
+def test_a_network_that_is_too_large_is_said_and_the_rest_goes_on(
+    certified: str, advmix: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "VALUES", 8083)
+    told = advmix("eval", certified, "--certify", "--bounds", "exact", "--limit", "20", "--json")
+    assert told.code == 0, told.err
+    assert "no exact bounds for a network with 8,084 values" in told.data["rows"][-1]["note"]
+    assert told.data["brackets"] == []
+
+
 def test_exact_bounds_are_asked_for_where_there_are_some(
     trained: Any, advmix: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,11 +25,15 @@ from advmix_cli.bounds import intervals, linear
 from advmix_cli.bounds.intervals import Ball
 from advmix_cli.bounds.layers import Affine, MaxPool, ReLU, Sum, Tensor
 from advmix_cli.bounds.trace import Traced
+from advmix_cli.errors import UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SECONDS = 20.0
 """Before a margin is left undecided: what was decided does not depend on it."""
+
+VALUES = 30_000
+"""Before ReLUs and pools in all, of the largest network that is read: LeNet5 has 8,084."""
 
 _ROWS = 256
 """Values that go through a layer at a time where its matrix is read."""
@@ -71,9 +75,21 @@ class Windows(NamedTuple):
 
 
 class Exact:
-    """Decides for a network on a device; what does not depend on the image is read once."""
+    """Decides for a network on a device; what does not depend on the image is read once.
+
+    Raises UsageError, code `no-bound`, for one of more than `VALUES` values before ReLUs and pools.
+    """
 
     def __init__(self, network: Traced, device: torch.device) -> None:
+        bent = [
+            math.prod(network.before(each.inputs[0])) for each in network.layers if isinstance(each, ReLU | MaxPool)
+        ]
+        if sum(bent) > VALUES:
+            raise UsageError(
+                f"there are no exact bounds for a network with {sum(bent):,} values before ReLUs and pools",
+                f"they are for at most {VALUES:,}: use --bounds best",
+                code="no-bound",
+            )
         self._network = network
         self._matrices, self._windows = dict[int, tuple[Any, Array]](), dict[int, Windows]()
         for place, layer in enumerate(network.layers, 1):
