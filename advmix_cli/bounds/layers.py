@@ -169,9 +169,9 @@ class MaxPool(Layer):
         constant = ((flat - through) * most).flatten(2).sum(2)
         place = torch.zeros_like(low).scatter_(2, best, 1)  # (B,C,K,H'W')
         spread = through[:, :, :, None] * place[:, None]
-        return self.gathered(spread, bounds[0].shape[1:]), constant
+        return self._gathered(spread, bounds[0].shape[1:]), constant
 
-    def gathered(self, windows: Tensor, shape: torch.Size) -> Tensor:
+    def _gathered(self, windows: Tensor, shape: torch.Size) -> Tensor:
         """(B,S,C,K,H'W') added up where they came from: (B,S,*shape)."""
         batch, functions = windows.shape[:2]
         columns = windows.flatten(0, 1).flatten(1, 2)

@@ -98,19 +98,10 @@ def _below(network: Traced, ball: Ball, values: list[Interval], functions: Tenso
             behind = a
         for before in layer.inputs:
             pending[before] = pending[before] + behind if before in pending else behind
-    return constant + least(ball, pending[0]) if pending else constant
+    return constant + _least(ball, pending[0]) if pending else constant
 
 
-def where_least(ball: Ball, a: Tensor) -> Tensor:
-    """Images (B,S,C,H,W) of the ball where linear functions a of that shape are least, or for L2 nearly."""
-    if ball.norm == "linf":
-        low, high = (end[:, None] for end in ball.box)
-        return torch.where(a > 0, low, high)
-    length = a.flatten(2).square().sum(2).sqrt().clamp(min=1e-300).view(*a.shape[:2], 1, 1, 1)
-    return (ball.x[:, None] - ball.eps * a / length).clamp(0, 1)
-
-
-def least(ball: Ball, a: Tensor) -> Tensor:
+def _least(ball: Ball, a: Tensor) -> Tensor:
     """The least value (B,S) of linear functions a (B,S,C,H,W) in the ball."""
     low, high = (end[:, None] for end in ball.box)
     found = (a.clamp(min=0) * low + a.clamp(max=0) * high).flatten(2).sum(2)
