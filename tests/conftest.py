@@ -169,6 +169,14 @@ def trained(trained_home: Path, home: Path) -> Path:
 
 
 @pytest.fixture
+def certified(trained: Path, advmix: Run) -> str:
+    """A model of certified training, `proved`, beside those of `trained`."""
+    made = advmix("advtrain", "--method", "ibp", "--limit", "400", "--epochs", "6", "--eps", "0.05", "--name", "proved")
+    assert made.code == 0, made.err
+    return "proved"
+
+
+@pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with real MNIST and CIFAR-10."""
     if not (REAL_DATA / "MNIST/raw/t10k-images-idx3-ubyte").is_file():

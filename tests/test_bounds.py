@@ -288,13 +288,6 @@ def test_a_set_is_certified_piece_by_piece() -> None:
     assert bool((smaller.margin >= whole.margin).all())
 
 
-@pytest.fixture
-def certified(trained: Any, advmix: Run) -> str:
-    made = advmix("advtrain", "--method", "ibp", "--limit", "400", "--epochs", "6", "--eps", "0.05", "--name", "proved")
-    assert made.code == 0, made.err
-    return "proved"
-
-
 def test_a_bracket_holds_what_attacks_leave(certified: str, advmix: Run) -> None:
     told = advmix("eval", certified, "--certify", "--attack", "pgd", "--eps", "0.05", "--limit", "60", "--json").data
     (bracket,), rows = told["brackets"], told["rows"]

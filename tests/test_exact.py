@@ -141,13 +141,6 @@ def test_what_was_known_of_a_piece_is_not_searched_again() -> None:
     assert torch.equal(again.undecided, whole.undecided)
 
 
-@pytest.fixture
-def certified(trained: Any, advmix: Run) -> str:
-    made = advmix("advtrain", "--method", "ibp", "--limit", "400", "--epochs", "6", "--eps", "0.05", "--name", "proved")
-    assert made.code == 0, made.err
-    return "proved"
-
-
 def test_a_bracket_closes(certified: str, advmix: Run) -> None:
     asked = ("eval", certified, "--certify", "--bounds", "exact", "--eps", "0.05", "--limit", "40")
     told = advmix(*asked, "--json").data
