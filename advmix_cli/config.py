@@ -187,6 +187,7 @@ class TrainSettings(_OnImages):
     adversary: Adversary | None = None
     augment: str = "none"
     ema: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         known_name(self.mix, MIXES, "mix")

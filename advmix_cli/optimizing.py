@@ -90,9 +90,14 @@ def forget(optimizer: Optimizer) -> None:
                 each.zero_()
 
 
-def step(optimizer: Optimizer, lr: float | torch.Tensor) -> None:
-    """One step with that learning rate: on a GPU a tensor there, which a recording reads anew each time."""
+def step(optimizer: Optimizer, lr: float | torch.Tensor, clip: float) -> None:
+    """One step with that learning rate: on a GPU a tensor there, which a recording reads anew each time.
+
+    The gradient is shortened to a norm of `clip` first where it is longer; 0: as it is.
+    """
     (group,) = optimizer.param_groups
+    if clip:
+        nn.utils.clip_grad_norm_(group["params"], clip)
     before = dict(group)
     group["lr"] = lr
     if "capturable" in group:  # Adam's word that it knows it is being recorded

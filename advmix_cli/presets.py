@@ -245,12 +245,15 @@ def _train_settings(preset: str, info: DatasetInfo, arch: str, values: dict[str,
     return TrainSettings(preset=preset, dataset=info.name, arch=arch, **values)
 
 
+_SHIFTED = {"shift": 28, "crop-flip": 8, "cutmix": 8}
+"""By up to which part of a side an augmentation moves images: `shift` those like MNIST's by a pixel."""
+
+
 def _augmented(name: str, info: DatasetInfo) -> dict[str, Any]:
     """The settings that an augmentation comes to; cutmix pastes into images that are flipped and cropped."""
-    moved = name in ("crop-flip", "cutmix")
-    padding = max(info.shape[1:]) // 8 if moved else 0
+    padding = max(max(info.shape[1:]) // _SHIFTED[name], 1) if name in _SHIFTED else 0
     pasted = {"augment": name} if name in ("idbh", "cutmix") else {}
-    return {"flip": moved and info.flips, "crop_padding": padding, **pasted}
+    return {"flip": name in ("crop-flip", "cutmix") and info.flips, "crop_padding": padding, **pasted}
 
 
 def _with_alpha(threat: Threat) -> Threat:

@@ -214,7 +214,7 @@ class _Run:
             loss, logits, targets = self.loss(key, **inputs)
             self.optimizer.zero_grad()
             torch.autograd.backward(loss * weight)
-        take_step(self.optimizer, lr)
+        take_step(self.optimizer, lr, self.settings.clip)
         if self.average is not None:
             self.average.follow(self.model, decay)
         return {"loss": loss.detach(), "right": (logits.argmax(1) == targets.argmax(1)).sum()}

@@ -14,7 +14,7 @@ from advmix_cli.settings import fraction, require
 
 MIXES = ("none", "mixup", "manifold")
 MIX_ORDERS = ("attack-mix", "mix-attack")
-AUGMENTS = ("none", "crop-flip", "idbh", "cutmix")
+AUGMENTS = ("none", "shift", "crop-flip", "idbh", "cutmix")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,7 @@ _BOUNDED_LOSS = Option(
 )
 _CERTIFIED: dict[str, Any] = {
     "optimizer": "adam", "lr": 6e-3, "schedule": "one-cycle", "batch_size": 250, "epochs": 40, "validation": 1000,
+    "clip": 10.0,
 }  # fmt: skip
 _BOUNDED = {
     "spread": _SPREAD, "warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1,

@@ -278,6 +278,21 @@ def test_the_reports_settings() -> None:
     assert presets.threat("as-run", "cifar10").steps == 7
 
 
+@pytest.mark.parametrize(
+    ("name", "dataset", "flip", "by"),
+    [
+        ("none", "cifar10", False, 0),
+        ("shift", "mnist", False, 1),
+        ("shift", "cifar10", False, 1),
+        ("crop-flip", "mnist", False, 4),
+        ("crop-flip", "cifar10", True, 4),
+    ],
+)
+def test_how_an_augmentation_moves_images(name: str, dataset: str, flip: bool, by: int) -> None:
+    settings = presets.advtrain_settings("default", dataset, "lenet5", augment=name)
+    assert (settings.flip, settings.crop_padding) == (flip, by)
+
+
 def test_the_reports_adversarial_settings() -> None:
     text = presets.advtrain_settings("report", "mnist", "lenet5")
     run = presets.advtrain_settings("as-run", "mnist", "lenet5")

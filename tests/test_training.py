@@ -159,6 +159,22 @@ def test_a_loss_that_is_only_later_not_finite_is_found() -> None:
         run(settings(limit=16, epochs=1, lr=1e30))
 
 
+def test_long_gradients_are_shortened_and_short_ones_are_not() -> None:
+    plain = {"optimizer": "sgd", "schedule": "constant", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    once = dataclasses.replace(settings(limit=16, batch_size=16, epochs=1), validation=0, **plain)
+    begun = models.build("lenet5", once.seed).state_dict()
+
+    def moved(clip: float) -> float:
+        """How far one step goes, in learning rates: the norm of what it took for the gradient."""
+        after = run(dataclasses.replace(once, clip=clip)).last
+        return math.dist(*(torch.cat([w.flatten().cpu() for w in each.values()]).tolist() for each in (after, begun)))
+
+    usual = moved(0.0) / once.lr
+    assert usual > 0.1
+    assert moved(usual / 8) / once.lr == pytest.approx(usual / 8, rel=1e-3)
+    assert moved(8 * usual) / once.lr == pytest.approx(usual, rel=1e-3)
+
+
 def test_augmentation_flips_and_shifts_whole_images() -> None:
     x = torch.rand((40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     index = torch.arange(40)

@@ -275,8 +275,9 @@ def _training(record: Plain, which: str) -> Plain:
     prefix = {"best": "", "last": "last_"}.get(which)
     tested = None if prefix is None else metrics.get(f"{prefix}test_accuracy")
     attacked = None if prefix is None else metrics.get(f"{prefix}test_robust_accuracy")
-    kept = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay", "mix", "mix_alpha", "soft_label",
-            "augment", "flip", "crop_padding", "ema", "loss", "seed", "limit", "precision", "preset")  # fmt: skip
+    kept = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay", "clip", "mix",
+            "mix_alpha", "soft_label", "augment", "flip", "crop_padding", "ema", "loss", "seed", "limit", "precision",
+            "preset")  # fmt: skip
     return found | {name: value for name, value in settings.to_dict().items() if name in kept} | {
         "begun_from": record["init"] and f"{record['init']['name']}@{record['init']['weights']}",
         "begun_from_file": record.get("weights"), "images": record["images"],

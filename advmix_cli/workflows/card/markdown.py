@@ -140,11 +140,10 @@ def _step(each: Plain) -> Iterator[tuple[str, str]]:
     ]
     yield "augmentation", ", ".join(augmented) or "none"
     decay = f", weight decay {each['weight_decay']:g}" if each["weight_decay"] else ""
+    clip = f", gradients clipped to a norm of {each['clip']:g}" if each["clip"] else ""
     ema = f", weights averaged ({each['ema']:g})" if each["ema"] else ""
-    yield (
-        "optimiser",
-        (f"{each['optimizer']}, lr {each['lr']:g}, {each['schedule']}, batches of {each['batch_size']}{decay}{ema}"),
-    )
+    learned = f"{each['optimizer']}, lr {each['lr']:g}, {each['schedule']}, batches of {each['batch_size']}"
+    yield "optimiser", f"{learned}{decay}{clip}{ema}"
     yield "epochs", f"{each['epochs']}, chosen: {each['best_epoch']} (by {each['chosen_by']})"
     if each["eps"] is not None:
         yield "eps", ball(each["norm"], each["eps"])
