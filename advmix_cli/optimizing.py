@@ -83,10 +83,10 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def forget(optimizer: Optimizer) -> None:
-    """Begin anew with what the optimiser gathered: momentum and the like become 0, where they are."""
+    """Begin anew with what the optimiser gathered: momentum, Adam's count of steps and the like become 0 in place."""
     for kept in optimizer.state.values():
-        for name, each in kept.items():
-            if isinstance(each, torch.Tensor) and name != "step":
+        for each in kept.values():
+            if isinstance(each, torch.Tensor):
                 each.zero_()
 
 

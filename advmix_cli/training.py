@@ -239,24 +239,36 @@ class _Run:
             if adversary.declared.certified:
                 row["validation_certified_accuracy"] = checking.certified_accuracy(self.judged, held, self.settings)
                 value = (value + row["validation_certified_accuracy"]) / 2
-            if adversary.declared.guarded:
-                self._guard(row)
+            if (adversary.declared.guarded and self._misled(row)) or (
+                adversary.declared.certified and self._collapsed(row)
+            ):
+                self._go_back(row)
         self.history.append(row)
         rank = (value, -row.get("validation_loss", 0.0))
         if rank > self.best_rank:
             self.best, self.best_epoch, self.best_rank = _copy(self.judged), row["epoch"], rank
 
-    def _guard(self, row: dict[str, Any]) -> None:
-        """Go back to the best epoch where the model has learned to mislead the one step that it is trained with."""
+    def _misled(self, row: dict[str, Any]) -> bool:
+        """Whether the model has learned to mislead the one step that it is trained with."""
         single = checking.robust_accuracy(self.judged, self.splits.validation, self.settings, attack="fgsm")
         row["validation_fgsm_accuracy"] = single
         before = self.history[-1]["validation_fgsm_accuracy"] if self.history else 0.0
-        if single > before and row["validation_robust_accuracy"] < self.best_rank[0] / 2:
-            row["rolled_back"] = True
-            self.model.load_state_dict(self.best)
-            if self.average is not None:
-                self.average.model.load_state_dict(self.best)
-            forget(self.optimizer)
+        return bool(single > before and row["validation_robust_accuracy"] < self.best_rank[0] / 2)
+
+    def _collapsed(self, row: dict[str, Any]) -> bool:
+        """Whether an epoch lost half of what the model could: a step too far can leave it one answer for all images."""
+        if not self.history:
+            return False
+        before = self.history[self.best_epoch - 1 if "rolled_back" in self.history[-1] else -1]
+        return bool(row["validation_accuracy"] < before["validation_accuracy"] / 2)
+
+    def _go_back(self, row: dict[str, Any]) -> None:
+        """To the best epoch, and on from there."""
+        row["rolled_back"] = True
+        self.model.load_state_dict(self.best)
+        if self.average is not None:
+            self.average.model.load_state_dict(self.best)
+        forget(self.optimizer)
 
 
 def epochs_of(state: State) -> int:
@@ -297,8 +309,8 @@ def train(
     training mode, against the heavier label), and `validation_`/`test_` `loss` and `accuracy`; accuracies in
     percent, losses in nats. With an adversary, `linf_max`, the largest change of a pixel in training, and
     `validation_robust_accuracy`, which chooses the epoch; in certified training `validation_certified_accuracy`, and
-    the middle of both chooses; with fgsm-rs `validation_fgsm_accuracy`, and `rolled_back` where it went back to the
-    best epoch. Without an adversary the chosen epoch has the highest validation accuracy, then the lowest loss;
+    the middle of both chooses; with fgsm-rs `validation_fgsm_accuracy`; and `rolled_back` where one of these went back
+    to the best epoch. Without an adversary the chosen epoch has the highest validation accuracy, then the lowest loss;
     without a validation split it is the last. Where weights are averaged (`ema`), the average is judged and chosen.
 
     `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row, a function that makes a

@@ -267,6 +267,8 @@ MUTANTS = (
            "test_training.py::test_a_short_last_batch_weighs_what_it_holds", "a short batch weighs as a whole one"),
     Mutant("optimizing.py", "    if clip:\n", "    if not clip:\n",
            "test_training.py::test_long_gradients_are_shortened_and_short_ones_are_not", "gradients are never clipped"),
+    Mutant("training.py", 'before["validation_accuracy"] / 2', 'before["validation_accuracy"] / 4',
+           "test_methods.py::test_a_collapse_of_certified_training_is_seen_and_undone", "a collapse is not seen"),
     Mutant("presets.py", '"shift": 28, ', "",
            "test_config.py::test_how_an_augmentation_moves_images", "shift moves nothing"),
     Mutant("augmentation.py", "(2 * padding + 1)", "(2 * padding)",

@@ -369,15 +369,9 @@ def test_certified_training_begins_with_weights_that_keep_intervals_small() -> N
     assert torch.equal(own[0][0].weight, models.build("convsmall", 1)[0][0].weight), "as the network draws them"
 
 
-@on_cpu
-def test_overfitting_to_one_step_is_seen_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = told("fgsm-rs", epochs=3)
-    pgd, fgsm = iter([50.0, 60.0, 20.0]), iter([60.0, 70.0, 90.0])
-    monkeypatch.setattr(
-        checking,
-        "robust_accuracy",
-        lambda model, images, settings, attack="pgd": next(fgsm if attack == "fgsm" else pgd),
-    )
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """The weights after each epoch, before it is judged."""
     seen: list[dict[str, torch.Tensor]] = []
     real = training._Run.learn
 
@@ -387,11 +381,47 @@ def test_overfitting_to_one_step_is_seen_and_undone(monkeypatch: pytest.MonkeyPa
         return row
 
     monkeypatch.setattr(training._Run, "learn", noted)
-    found = trained(settings)
+    return seen
+
+
+@on_cpu
+def test_overfitting_to_one_step_is_seen_and_undone(
+    monkeypatch: pytest.MonkeyPatch, learned: list[dict[str, torch.Tensor]]
+) -> None:
+    pgd, fgsm = iter([50.0, 60.0, 20.0]), iter([60.0, 70.0, 90.0])
+    monkeypatch.setattr(
+        checking,
+        "robust_accuracy",
+        lambda model, images, settings, attack="pgd": next(fgsm if attack == "fgsm" else pgd),
+    )
+    found = trained(told("fgsm-rs", epochs=3))
     assert [row.get("rolled_back") for row in found.history] == [None, None, True]
     assert found.best_epoch == 2
-    assert same(found.last, seen[1])
-    assert not same(found.last, seen[2])
+    assert same(found.last, learned[1])
+    assert not same(found.last, learned[2])
+
+
+@on_cpu
+def test_a_collapse_of_certified_training_is_seen_and_undone(
+    monkeypatch: pytest.MonkeyPatch, learned: list[dict[str, torch.Tensor]]
+) -> None:
+    clean, proved = iter([80, 90, 50, 24, 45, 44]), iter([50.0, 60.0, 0.0, 0.0, 0.0, 0.0])
+    real = checking.scored
+
+    def scored(model: Any, images: Any) -> Any:
+        of_test = images.split == "test"
+        found = real(model, images)
+        return found if of_test else dataclasses.replace(found, correct=torch.arange(100) < next(clean))
+
+    monkeypatch.setattr(checking, "scored", scored)
+    monkeypatch.setattr(checking, "certified_accuracy", lambda *given: next(proved))
+    found = trained(told("ibp", epochs=6))
+    back = [row.get("rolled_back") for row in found.history]
+    assert back == [None, None, None, True, None, None], (
+        "at less than half of the epoch before, or of the best after it"
+    )
+    assert found.best_epoch == 2
+    assert not same(learned[4], learned[1]), "it learns on"
 
 
 @on_cpu

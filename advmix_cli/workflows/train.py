@@ -256,7 +256,9 @@ def _epoch_line(row: dict[str, Any], settings: TrainSettings, sizes: dict[str, i
     if "validation_certified_accuracy" in row:
         text += f", certified {share(row['validation_certified_accuracy'], sizes['validation'])}"
     if row.get("rolled_back"):
-        text += f", overfitted to one step (FGSM {row['validation_fgsm_accuracy']:.1f} %): back to the best epoch"
+        single = row.get("validation_fgsm_accuracy")
+        why = "collapsed" if single is None else f"overfitted to one step (FGSM {single:.1f} %)"
+        text += f", {why}: back to the best epoch"
     return text + f", test {share(row['test_accuracy'], sizes['test'])}, {seconds:.1f} s"
 
 
