@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import DEVICE
 
-from advmix_cli import checking, models, presets, splitting, training
+from advmix_cli import checking, models, optimizing, presets, splitting, training
 from advmix_cli.config import TrainSettings
 from advmix_cli.data import DATASETS, ImageSet
 from advmix_cli.errors import AdvmixError
@@ -157,6 +157,20 @@ def test_a_diverging_run_stops_and_says_in_which_epoch() -> None:
 def test_a_loss_that_is_only_later_not_finite_is_found() -> None:
     with pytest.raises(AdvmixError, match="diverged"):
         run(settings(limit=16, epochs=1, lr=1e30))
+
+
+def test_an_optimiser_that_begins_anew_steps_as_a_new_one() -> None:
+    used, fresh = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    old, new = (torch.optim.Adam([weight], lr=0.1) for weight in (used, fresh))
+    for _ in range(5):
+        used.grad = torch.ones(3)
+        old.step()
+    optimizing.forget(old)
+    torch.nn.init.zeros_(used)
+    used.grad = fresh.grad = torch.tensor([0.1, -2.0, 3.0])
+    old.step()
+    new.step()
+    assert torch.equal(used, fresh)
 
 
 def test_long_gradients_are_shortened_and_short_ones_are_not() -> None:
