@@ -164,7 +164,7 @@ METHODS = {
             "fgsm-rs", "single-step adversarial training from random starts", "Wong et al. 2020",
             f"{_HERE}.fgsm_rs:FgsmRs",
             {"alpha": Option("step size, in eps", 1.25, high=4.0)},
-            attacks=False, guarded=True,
+            attacks=False, guarded=True, version=2,
         ),
         Method(
             "trades", "TRADES", "Zhang et al. 2019", f"{_HERE}.trades:Trades",
