@@ -147,13 +147,14 @@ _BOUNDED_LOSS = Option(
     0.4,
     before=0.0,
 )
+_RECYCLE = Option("share of all steps until which channels that are always off begin anew, at each epoch's start", 0.0)
 _CERTIFIED: dict[str, Any] = {
     "optimizer": "adam", "lr": 6e-3, "schedule": "one-cycle", "batch_size": 250, "epochs": 40, "validation": 1000,
     "clip": 10.0,
 }  # fmt: skip
 _BOUNDED = {
     "spread": _SPREAD, "warmup": _WARMUP, "ramp": _RAMP_END, "wider": _WIDER, "tight": _TIGHT, "l1": _L1,
-    "gce": _BOUNDED_LOSS,
+    "gce": _BOUNDED_LOSS, "recycle": _RECYCLE,
 }  # fmt: skip
 
 METHODS = {

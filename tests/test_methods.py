@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import math
@@ -17,13 +18,18 @@ from torch import nn
 
 from advmix_cli import augmentation, checking, methods, models, presets, training
 from advmix_cli.attacks import adversarial_batch
+from advmix_cli.bounds import intervals
+from advmix_cli.bounds.trace import trace
 from advmix_cli.config import TrainSettings
 from advmix_cli.errors import UsageError
+from advmix_cli.methods import bounded
 from advmix_cli.methods.averaging import Average
 from advmix_cli.methods.bounded import initialise
 from advmix_cli.methods.perturbing import perturbable, perturbed, statistics_kept
+from advmix_cli.methods.recycling import recycle
 from advmix_cli.mixing import Draw
 from advmix_cli.models.normalize import Normalize
+from advmix_cli.runtime import derived
 from advmix_cli.ways import METHODS
 
 CLASSES, EPS = 4, 0.2
@@ -295,6 +301,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "ema": {"method": "pgd", "ema": 0.9},
     "idbh": {"method": "pgd", "augment": "idbh"},
     "cutmix": {"method": "pgd", "augment": "cutmix"},
+    "recycle": {"method": "ibp", "method_arg": ["recycle=1"]},
     "crop-flip": {"method": "iat", "mix": "manifold", "augment": "crop-flip"},
 }
 
@@ -367,6 +374,86 @@ def test_certified_training_begins_with_weights_that_keep_intervals_small() -> N
     own = models.build("convsmall", 1)
     initialise(own, 3, 0.0)
     assert torch.equal(own[0][0].weight, models.build("convsmall", 1)[0][0].weight), "as the network draws them"
+
+
+def with_one_off() -> nn.Sequential:
+    """Of three channels the second is always off."""
+    model = network()
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = -1, -1
+    return model
+
+
+@on_cpu
+def test_a_channel_that_is_off_begins_anew_as_another_moved_by_a_pixel() -> None:
+    model = with_one_off().requires_grad_(False)
+    read, before, was = trace(model, (1, 6, 6)), copy.deepcopy(model), model(X)
+    bounds = intervals.margins(read, intervals.forward(read, intervals.Ball(X, EPS).box), Y)
+    assert recycle(read, X, 5) == 1
+    anew, onward = model[0].weight[1], model[4].weight.view(8, 3, 4)
+    copies = {
+        (like, move): model[0].weight[like].roll(move, (1, 2)) for like in (0, 2)
+        for move in ((0, 1), (1, 0), (0, -1), (-1, 0))
+    }  # fmt: skip
+    ((like, _),) = (name for name, kernel in copies.items() if torch.equal(kernel, anew))
+    assert float(model[0].bias[1]) == float(model[0].bias[like])
+    assert not onward[:, 1].any()
+    assert torch.equal(onward[:, [0, 2]], before[4].weight.view(8, 3, 4)[:, [0, 2]]), "only what comes of it is cut off"
+    assert all(torch.equal(model[i].weight, before[i].weight) for i in (6,))
+    torch.testing.assert_close(model(X), was, rtol=0, atol=1e-12)
+    again = intervals.margins(read, intervals.forward(read, intervals.Ball(X, EPS).box), Y)
+    torch.testing.assert_close(again, bounds, rtol=0, atol=1e-12)
+    assert recycle(read, X, 5) == 0, "it is on now"
+    other = with_one_off().requires_grad_(False)
+    assert any(
+        recycle(trace(other, (1, 6, 6)), X, seed) and not torch.equal(other[0].weight[1], anew) for seed in range(6, 16)
+    ), "which and where to is drawn"
+
+
+class _Around(nn.Module):
+    """Values go through a network, and around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 1, 3, padding=1)).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + self.inside(x)).flatten(1)
+
+
+@on_cpu
+def test_channels_begin_anew_only_where_their_values_go_one_way() -> None:
+    around = _Around()
+    inside = around.inside
+    normed = with_one_off()
+    scaled = nn.Sequential(normed[0], nn.BatchNorm2d(3).double(), *normed[1:]).eval()
+    small = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(108, CLASSES)).double()
+    for model, first in ((around, inside[0]), (scaled, scaled[0]), (small, small[0])):
+        model.requires_grad_(False)
+        first.bias[:] = 2
+        first.weight[1], first.bias[1] = -1, -1
+        before = copy.deepcopy(model.state_dict())
+        assert recycle(trace(model, (1, 6, 6)), X, 5) == 0
+        assert same(model.state_dict(), before)
+    alone = nn.Sequential(inside[0], nn.ReLU(), inside[2], nn.Flatten()).requires_grad_(False)
+    assert recycle(trace(alone, (1, 6, 6)), X, 5) == 1, "the same without a way around, into a convolution"
+    assert not inside[2].weight[:, 1].any()
+    assert inside[2].weight[:, 0].all()
+    silent = with_one_off().requires_grad_(False)
+    silent[0].weight[:], silent[0].bias[:] = -1, -1
+    assert recycle(trace(silent, (1, 6, 6)), X, 5) == 0, "there is none to be like"
+
+
+@on_cpu
+def test_channels_begin_anew_at_the_start_of_each_epoch_until_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(bounded, "recycle", lambda network, x, seed: asked.append(seed))
+    settings = told("ibp", epochs=4, method_arg=["recycle=0.6"])
+    trained(settings)
+    assert asked == [derived(settings.seed, "epoch", epoch) for epoch in (1, 2, 3)]
+    asked.clear()
+    trained(told("ibp"))
+    assert asked == [], "nothing was said"
 
 
 @pytest.fixture

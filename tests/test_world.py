@@ -205,13 +205,15 @@ ONE_STEP = """
         ("pgd", {"mix": "mixup", "policy": "partial-pgd"}), ("pgd", {"mix": "mixup", "mix_order": "mix-attack"}),
         ("trades", {"mix": "mixup"}), ("iat", {"mix": "mixup"}), ("avmixup", {}), ("m-tlat", {"mix": "mixup"}),
         ("fgsm-rs", {}), ("ibp", {"mix": "mixup", "method_arg": ["gce=0"]}), ("mtl-ibp", {}),
-        ("sabr", {"method_arg": ["gce=0"]}),
+        ("sabr", {"method_arg": ["gce=0"]}), ("ibp", {"method_arg": ["gce=0", "recycle=1"]}),
     ):
         usual = {"epochs": 1, "batch_size": 41, "lr": 0.1, "optimizer": "sgd", "limit": 41, "validation": 0}
         usual |= {"ramp": 0.0, "method": name}
         usual |= {"steps": 2} if METHODS[name].attacks else {}
         settings = presets.advtrain_settings("default", "glyphs", "lenet5", **usual, **more)
         model = models.build(models.Network("lenet5", (1, 32, 32), 10), 0)
+        if "recycle=1" in more.get("method_arg", ()):
+            model.c1.conv.weight.data[2] = -1  # a channel that is off begins anew in all ranks alike
         before = {key: each.clone() for key, each in model.state_dict().items()}
         training.train(model, splitting.Splits(images, images.first(0), images.first(4)), settings)
         for key, each in model.state_dict().items():

@@ -41,14 +41,14 @@ def fused(network: Traced) -> Traced:
     """The same network, for its intervals: at the place of such a convolution stands what it takes."""
     layers = list(network.layers)
     for place, (one, pool) in enumerate(itertools.pairwise(network.layers), 1):
-        if not isinstance(one, Affine) or not isinstance(pool, MaxPool) or one.kernel is None:
+        if not isinstance(one, Affine) or not isinstance(pool, MaxPool) or not one.plain or one.weights is None:
             continue
-        height, width = one.kernel[0].shape[2:]
+        height, width = one.weights[0].shape[2:]
         windows = pool.kernel, pool.stride, pool.padding
         takers = [layer for layer in network.layers if place in layer.inputs]
         if height == width and width % 2 and windows == _WINDOWS and takers == [pool]:
             layers[place - 1] = Rearranged(
                 one.inputs, network.before(one.inputs[0]), lambda dtype, absolute: lambda x: x, lambda dtype: None
             )
-            layers[place] = Pooled((place,), pool.shape, one, one.kernel, pool)
+            layers[place] = Pooled((place,), pool.shape, one, one.weights, pool)
     return Traced(network.shape, tuple(layers))

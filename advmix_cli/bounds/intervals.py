@@ -60,7 +60,7 @@ def margins(network: Traced, values: list[Interval], y: Tensor) -> Tensor:
         W @ middle - abs(W) @ radius + b
     """
     last = network.layers[-1]
-    if isinstance(last, Affine) and last.weights is not None:
+    if isinstance(last, Affine) and last.weights is not None and last.weights[0].ndim == 2:
         weight, bias = last.weights
         low, high = values[last.inputs[0]]
         weight = weight.to(low.dtype)

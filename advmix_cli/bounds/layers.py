@@ -49,8 +49,8 @@ class Affine(Layer):
     shift: Callable[[torch.dtype], Tensor | None]
     transposed: Callable[[torch.dtype], Callable[[Tensor, Shape], Tensor]] | None = None
     squared: Callable[[torch.dtype], Map] | None = None  # A with its entries squared, where that is at hand
-    weights: tuple[Tensor, Tensor | None] | None = None  # of a fully connected one
-    kernel: tuple[Tensor, Tensor | None] | None = None  # of a convolution that is neither padded, strided nor grouped
+    weights: tuple[Tensor, Tensor | None] | None = None  # of a fully connected one, or of a convolution not grouped
+    plain: bool = False  # a convolution that is neither padded, strided nor grouped
     apart: bool = False  # whether each value that comes out is of one that goes in, and no two of the same
 
     def forward(self, *x: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ def _convolution(call: Call) -> Layer | None:
         lambda d: None if bias is None else bias.to(d).view(-1, 1, 1),
         transposed=None if isinstance(options[1], str) else transposed,
         squared=squared,
-        kernel=(weight, bias) if _plain(*options) else None,
+        weights=(weight, bias) if options[-1] == 1 else None,
+        plain=_plain(*options),
     )
 
 

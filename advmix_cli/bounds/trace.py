@@ -34,10 +34,14 @@ class Traced:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The logits (B,classes) of images (B,C,H,W), in their precision."""
+        return self.values(x)[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """The images (B,C,H,W) and what each layer makes of them, (B,...) each."""
         values = [x]
         for layer in self.layers:
             values.append(layer.forward(*(values[place] for place in layer.inputs)))
-        return values[-1]
+        return values
 
     def before(self, place: int) -> Shape:
         """The shape of what is at that place."""

@@ -19,6 +19,7 @@ from advmix_cli.config import TrainSettings
 from advmix_cli.gathering import whole
 from advmix_cli.graphs import Value
 from advmix_cli.methods.base import Adversarial, Batch, Prepared, Result, Tensor, change
+from advmix_cli.methods.recycling import recycle
 from advmix_cli.mixing import Draw, mix
 from advmix_cli.runtime import generator
 
@@ -55,17 +56,22 @@ class Bounded(Adversarial):
     proved. With mixup the ball is around the mixture, and the loss the mixture of the losses with either label. Batch
     norm is bounded with its running statistics. `tight` weighs a regulariser while eps grows (Shi et al. 2021): the
     mean over ReLUs of max(0, 0.5 - the mean radius of the images, normalised, / the mean radius there) / 0.5, times
-    what is missing of eps.
+    what is missing of eps. Until the share `recycle` of all steps each epoch begins with `recycling.recycle`.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, classes: int) -> None:
         super().__init__(model, settings, classes)
         self.network: Traced | None = None
+        self._epoch: int | None = None
 
     def prepare(self, batch: Batch) -> Prepared:
         """How far eps has grown, and what `around` makes of that."""
         if self.network is None:
-            self.network = fused(trace(self.model, tuple(batch.x.shape[1:])))
+            self._layers = trace(self.model, tuple(batch.x.shape[1:]))
+            self.network = fused(self._layers)
+        if batch.seed != self._epoch and batch.done <= self.option["recycle"]:
+            recycle(self._layers, batch.x, batch.seed)
+        self._epoch = batch.seed
         grown = self.grown(batch.done)
         draw = batch.draw()
         centre = batch.x if draw is None else draw.mixed(batch.x)
