@@ -165,6 +165,25 @@ def test_a_recorded_attack_is_the_attack(name: str, recording: Callable[[bool], 
     assert not torch.equal(expected[3].x_adv, expected[4].x_adv)
 
 
+def test_recorded_squares_are_what_they_are_one_by_one(recording: Callable[[bool], None]) -> None:
+    model, threat = models.build("lenet5", 3).to(DEVICE), Threat.of("square", "linf", 0.02, queries=60)
+    x = torch.rand((16, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    y, index = attacks.logits(model, x).argmax(1), torch.arange(16, device=DEVICE)
+    found = []
+    for recorded, together in ((False, 1), (True, 1), (True, 64)):
+        recording(recorded)
+        with pytest.MonkeyPatch.context() as patch, attacks.frozen(model):
+            patch.setattr(square, "_ON_CPU", together)
+            patch.setattr(square, "_ON_GPU", together)
+            found.append([square.square(model, x, y, threat, index=index, seed=seed) for seed in range(3)])
+    for (one, won), *others in zip(*found, strict=True):
+        assert int(won.sum()) < 16
+        for images, also in others:
+            assert torch.equal(won, also)
+            torch.testing.assert_close(images, one, rtol=0, atol=0 if DEVICE.type == "cpu" else 1e-5)
+    assert not torch.equal(found[1][0][0], found[1][2][0]), "each call has squares of its own"
+
+
 @pytest.mark.parametrize("mix", ["none", "manifold", "partial-pgd"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_recorded_training_is_the_training(
@@ -433,8 +452,9 @@ def test_nothing_of_the_forward_code_lies_on_another_device(arch: str, monkeypat
                 fab._step(model, threat, **{name: rows[name] for name in names}, eps=zero)
             names = ("x", "y", "x_adv", "found", "won", "best")
             given = {name: rows[name] for name in names} | {"best": rows["losses"]}
-            signs = torch.empty(channels, device="cuda")
-            square._square(model, signs=signs, eps=zero, top=zero, left=zero, size=zero, **given)
+            several = {"places": torch.empty(5, 3, device="cuda"), "signs": torch.empty(5, channels, device="cuda")}
+            after = square._squares(model, 2, **several, eps=zero, query=rows["y"], **given)
+            assert {value.device.type for value in after.values()} == {"cuda"}
             drawn = attacks.run.starts(rows["index"], rows["x"].shape[1:], Threat(), 0)
             assert drawn is not None
             assert drawn.device.type == "cuda"

@@ -33,6 +33,7 @@ from advmix_cli import (
 )
 from advmix_cli.attacks import AttackedSet, apgd, fab, pgd, square_pgd
 from advmix_cli.attacks import run as attack_run
+from advmix_cli.attacks import square as square_module
 from advmix_cli.attacks.common import Change, Verdicts, margin
 from advmix_cli.attacks.sets import After
 from advmix_cli.attacks.square import _Squares, _stripes, _tiles, square
@@ -236,6 +237,33 @@ def test_square_never_ends_worse_than_it_began(lenet: nn.Sequential, norm: str) 
     assert (after >= before - 1e-6).all()
     assert int((after > before + 1e-5).sum()) > 12
     assert torch.equal(won, after > 0)
+
+
+@on_cpu
+@pytest.mark.parametrize(("n", "queries"), [(1, 90), (3, 37), (16, 60), (40, 60)])
+def test_several_squares_at_a_time_come_to_what_one_at_a_time_does(
+    lenet: nn.Sequential, n: int, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, _ = batch(n)
+    y, index = right_labels(lenet, x), torch.arange(n)
+    passes: list[int] = []
+    lenet.register_forward_pre_hook(lambda model, given: passes.append(len(given[0])))
+
+    def found(together: int, small: int = 1 << 28) -> tuple[torch.Tensor, torch.Tensor, int]:
+        monkeypatch.setattr(square_module, "_ON_CPU", together)
+        monkeypatch.setattr(square_module, "_SMALL", small)
+        passes.clear()
+        with attacks.frozen(lenet):
+            images, won = square(lenet, x, y, Threat.of("square", "linf", 0.006, queries=queries), index=index, seed=3)
+        return images, won, len(passes)
+
+    one, several = found(0), found(32)
+    assert torch.equal(one[0], several[0])
+    assert torch.equal(one[1], several[1])
+    assert one[2] == queries + 1
+    assert not one[1].all(), "some stand to the end"
+    assert several[2] < 0.8 * one[2] if n <= 16 else several[2] == one[2]
+    assert found(32, small=1)[2] == one[2], "a large network's images each take as long as they take"
 
 
 def test_a_square_never_lies_at_the_last_place() -> None:

@@ -94,6 +94,7 @@ def test_what_an_attack_took_is_what_the_network_saw(
     lenet: nn.Sequential, attack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("advmix_cli.attacks.common.fewest", lambda model: 0)  # no rows beside those that are attacked
+    monkeypatch.setattr("advmix_cli.attacks.square._ON_CPU", 0)  # and no squares behind one that helps
     x, y = batch(24)
     counting = Counting(lenet)
     threat = strong(attack, eps=0.15, early_stop=True, **_LONGER.get(attack, {}))

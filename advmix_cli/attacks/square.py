@@ -7,16 +7,23 @@ import functools
 import torch
 from torch import nn
 
-from advmix_cli import draws
+from advmix_cli import draws, graphs
 from advmix_cli.attacks.common import divisors, logits, margin
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors
+from advmix_cli.passes import Passes, count, counted
 from advmix_cli.runtime import generator
 from advmix_cli.threats import Threat
 
 _SHARE = 0.8
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _MADE_FOR = 10_000
+
+_SMALL = 1 << 28
+"""Weights times pixels, as many multiplications as convolutions have at the most, of a network of which few images cost
+almost what many do."""
+_ON_CPU, _ON_GPU, _AHEAD = 32, 1024, 16
+"""Images that cost it almost what one does, and squares that are tried at a time at the most."""
 
 
 def share(query: int, queries: int, *, rescaled: bool = False) -> float:
@@ -56,6 +63,9 @@ def square(
         standing.settle()
         change = search(model, x, threat, seed, random, rescaled)
         for number in standing.steps(threat.queries):
+            if isinstance(change, _Squares) and change.apart(len(standing)):
+                change.rest(standing, number - 1)
+                break
             change(standing, number - 1)
         return standing.finish()
 
@@ -88,39 +98,81 @@ class _Squares:
         sizes = torch.tensor([min(max(round((s * height * width) ** 0.5), 1), height, width) for s in shares])
         limits = torch.stack([height - sizes, width - sizes], 1)
         corners = (torch.rand((threat.queries, 2), generator=random) * limits).floor()
-        self._places = torch.cat([corners, sizes[:, None]], 1).tolist()
+        table = torch.cat([corners, sizes[:, None]], 1)
+        self._places, self._table = table.tolist(), table.to(x.device)
         signs = torch.randint(0, 2, (threat.queries, channels), generator=random).float() * 2 - 1
         self._signs = signs.to(x.device)  # all at once: a copy a query would be waited for
-        self._try = functools.partial(_square, model)
-        self._eps = threat.eps
+        self._model, self._eps = model, threat.eps
+        small = sum(each.numel() for each in model.parameters()) * height * width <= _SMALL
+        self._recorded = graphs.records(x.device)
+        self._together = (_ON_GPU if self._recorded else _ON_CPU) if small else 0
+
+    def ahead(self, n: int) -> int:
+        """How many squares are tried at a time where n images stand."""
+        return max(1, min(_AHEAD, self._together // max(n, 1)))
+
+    def apart(self, n: int) -> bool:
+        """Whether each of n images has come to a square of its own: a recording cannot slice by numbers that change."""
+        return self._recorded or self.ahead(n) > 1
 
     def __call__(self, standing: Standing, query: int) -> None:
-        top, left, size = self._places[query]
-        standing.advance("square", self._try, signs=self._signs[query], eps=self._eps, top=top, left=left, size=size)
+        rows, (top, left, size) = standing.rows, map(int, self._places[query])
+        window = (..., slice(top, top + size), slice(left, left + size))
+        tried = rows["x_adv"].clone()
+        tried[window] = (rows["x"][window] + self._eps * self._signs[query].view(1, -1, 1, 1)).clamp_(0, 1)
+        standing.rows |= _tried(self._model, tried, rows)
+
+    def rest(self, standing: Standing, query: int) -> None:
+        """All squares from that one on, several at a time where few images stand: the first that helps counts.
+
+        Each image then has come to a square of its own, and to what it would come to by one at a time. Squares behind
+        one that helps only fill up a pass, and count as little as what fills up a batch.
+        """
+        standing.rows["query"] = torch.full_like(standing.rows["index"], query)
+        while len(standing):
+            ahead, before = self.ahead(len(standing)), int(standing.rows["query"].sum())
+            with counted():
+                for _ in range(standing.stride):
+                    standing.advance(
+                        ("squares", ahead), functools.partial(_squares, self._model, ahead),
+                        places=self._table, signs=self._signs, eps=self._eps,
+                    )  # fmt: skip
+            count(Passes(int(standing.rows["query"].sum()) - before))
+            standing.settle(standing.rows["query"] >= len(self._table))
 
 
-def _square(
+def _squares(
     model: nn.Module,
+    ahead: int,
     *,
+    places: torch.Tensor,
     signs: torch.Tensor,
     eps: float | torch.Tensor,
-    top: float | torch.Tensor,
-    left: float | torch.Tensor,
-    size: float | torch.Tensor,
     **rows: torch.Tensor,
 ) -> Tensors:
-    x, signs = rows["x"], signs.view(1, -1, 1, 1)
-    if isinstance(top, float) and isinstance(left, float) and isinstance(size, float):
-        window = (..., slice(int(top), int(top + size)), slice(int(left), int(left + size)))
-        tried = rows["x_adv"].clone()
-        tried[window] = (x[window] + eps * signs).clamp_(0, 1)
-    else:  # a recording cannot slice by numbers that change
-        down = torch.arange(x.shape[2], device=x.device).view(-1, 1)
-        right = torch.arange(x.shape[3], device=x.device)
-        inside = (down >= top) & (down < top + size) & (right >= left) & (right < left + size)
-        tried = torch.where(inside, (x + eps * signs).clamp_(0, 1), rows["x_adv"])
+    """The rows after `ahead` squares of each image's own, each tried on it as it is.
+
+    They are `places` (queries,3), top, left and size, and `signs` (queries,C), from the row `query` (n,) on.
+    """
+    x, query, device = rows["x"], rows["query"], rows["x"].device
+    which = (query[:, None] + torch.arange(ahead, device=device)).clamp(max=len(places) - 1)  # (n,ahead)
+    top, left, size = (each[:, :, None, None, None] for each in places[which].unbind(-1))
+    down = torch.arange(x.shape[2], device=device).view(-1, 1)
+    right = torch.arange(x.shape[3], device=device)
+    inside = (down >= top) & (down < top + size) & (right >= left) & (right < left + size)
+    moved = (x[:, None] + eps * signs[which][:, :, :, None, None]).clamp_(0, 1)
+    tried = torch.where(inside, moved, rows["x_adv"][:, None])  # (n,ahead,C,H,W)
     with torch.no_grad():
-        return _tried(model, tried, rows)
+        y = rows["y"][:, None].expand(-1, ahead)
+        found = margin(logits(model, tried.flatten(0, 1)), y.flatten()).view(-1, ahead)
+    helping = found > rows["best"][:, None]
+    first = helping.int().argmax(1, keepdim=True)  # 0, too, where none is
+    helps = helping.gather(1, first)[:, 0]
+    best = torch.where(helps, found.gather(1, first)[:, 0], rows["best"])
+    chosen = tried[torch.arange(len(x), device=device), first[:, 0]]
+    x_adv = torch.where(helps.view(-1, 1, 1, 1), chosen, rows["x_adv"])
+    query = (query + torch.where(helps, first[:, 0] + 1, ahead)).clamp(max=len(places))
+    return {"x_adv": x_adv, "best": best, "query": query, **first_won(best > 0, x_adv, rows["found"], rows["won"])}
 
 
 def _bump(size: int, random: torch.Generator) -> torch.Tensor:
