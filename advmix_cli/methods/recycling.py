@@ -9,7 +9,6 @@ import torch
 from advmix_cli import world
 from advmix_cli.bounds.layers import Affine, MaxPool, Rearranged, ReLU, Tensor
 from advmix_cli.bounds.trace import Traced
-from advmix_cli.gathering import whole
 from advmix_cli.runtime import generator
 
 DORMANT = 0.01
@@ -44,13 +43,12 @@ def recycle(network: Traced, x: Tensor, seed: int) -> int:
 
 def _between(weights: tuple[Tensor, Tensor | None], onward: Tensor, taken: Tensor, random: torch.Generator) -> int:
     """Of a layer with these weights, whose values the next one has as `taken` (N,...) and takes by `onward`."""
-    (weight, bias), ranks = weights, world.current()
+    weight, bias = weights
     channels = len(weight)
     if weight.ndim != 4 or max(weight.shape[2:]) == 1 or taken[0].numel() % channels or onward[0].numel() % channels:
         return 0
     inputs = onward if onward.ndim == 4 else onward.view(len(onward), channels, -1)
-    mean = taken.reshape(len(taken), channels, -1).mean((0, 2))
-    mean = whole(ranks, mean[None], ranks.size).mean(0)
+    mean = world.current().mean(taken.reshape(len(taken), channels, -1).mean((0, 2)))
     off = mean <= DORMANT * mean.mean()
     on, again = ((off == each).nonzero().flatten().tolist() for each in (False, True))
     for channel in again if on else ():
