@@ -106,7 +106,7 @@ ATTACKS = {
         Attack("pma", "PMA", "advmix_cli.attacks.pma:pma", ("steps", "restarts"), {**_PUBLISHED},
                cost=lambda threat: (2 * threat.steps, 2 * threat.steps)),
         Attack("fab-t", "FAB-T", "advmix_cli.attacks.fab:fab", ("steps", "targets"),
-               {**_PUBLISHED, "loss": "cw", "targets": 9, "random_start": False},
+               {**_PUBLISHED, "loss": "cw", "targets": 9, "random_start": False}, version=2,
                cost=lambda threat: (2 * threat.steps, threat.steps)),
         Attack("square", "Square", "advmix_cli.attacks.square:square", ("queries", "restarts"),
                {**_NO_GRADIENT, "queries": 5000}, cost=lambda threat: (threat.queries + 1, 0)),

@@ -116,7 +116,7 @@ def test_targeted_apgd_is_theirs_to_the_bit(case: Case, norm: str, turn: int) ->
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("turn", [0, 3])
 def test_fab_comes_as_near_as_theirs(case: Case, norm: str, turn: int) -> None:
-    """Theirs finds the boundary by bisection over sorted sums, ours reads it off the same sums: they round otherwise.
+    """Theirs finds the boundary by bisection over sorted sums, ours by Newton's method: they round otherwise.
 
     So an image is compared by how near to it a misclassified point was found.
     """

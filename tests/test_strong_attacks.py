@@ -15,7 +15,7 @@ from torch import nn
 from advmix_cli import attacks, models
 from advmix_cli.attacks.apgd import checkpoints
 from advmix_cli.attacks.common import margin, objective
-from advmix_cli.attacks.fab import by_doubling, project
+from advmix_cli.attacks.fab import project
 from advmix_cli.attacks.run import starts
 from advmix_cli.attacks.square import share
 from advmix_cli.errors import UsageError
@@ -298,7 +298,7 @@ def test_checkpoints_and_shares_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_projection_is_the_nearest_point_of_the_boundary(norm: str) -> None:
-    """Against a bisection over how far the coordinates go, which knows nothing of sorting."""
+    """Against a bisection over how far the coordinates go, which knows nothing of slopes."""
     draws = torch.Generator().manual_seed(0)
     x = torch.rand((64, 20), generator=draws).double()
     normal = torch.randn((64, 20), generator=draws).double()
@@ -321,9 +321,21 @@ def test_the_projection_is_the_nearest_point_of_the_boundary(norm: str) -> None:
     assert found.max() <= 1
 
 
-def test_running_sums_by_doubling() -> None:
-    x = torch.rand((3, 37), generator=torch.Generator().manual_seed(0)).double()
-    assert torch.allclose(by_doubling(x), x.cumsum(1))
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_projection_is_as_near_in_float32_whatever_the_slopes(norm: str) -> None:
+    """As where gradients are masked: a few pixels have slopes, all others next to none, and many lie at 0 and 1."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn((3, 256, 1024), generator=draws).add(0.3).clamp(0, 1)
+    few = torch.rand((256, 1024), generator=draws) < 0.02
+    power = torch.where(few, 0, -4 - 7 * torch.rand((256, 1024), generator=draws))
+    normal = torch.randn((256, 1024), generator=draws) * 10**power
+    value = torch.rand((3, 256), generator=draws) * 10
+    found, exact = (project(x.to(to), normal.to(to), value.to(to), norm) for to in (torch.float32, torch.float64))
+    left, least = ((value + (normal.double() * (each - x.double())).sum(-1)).abs() for each in (found, exact))
+    assert (least < 1e-9).float().mean() > 0.1
+    assert (least > 1).float().mean() > 0.1
+    assert (left - least).max() < 1e-4
+    assert torch.allclose(project(x[0], normal, value[0], norm), found[0], atol=0, rtol=0), "each by itself"
 
 
 def test_targets_and_losses_of_pgd(lenet: nn.Sequential) -> None:

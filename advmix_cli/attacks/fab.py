@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import nn
 
+from advmix_cli import graphs
 from advmix_cli.attacks.common import distance, gradient, logits, objective
 from advmix_cli.attacks.standing import Standing, first_won
 from advmix_cli.graphs import Tensors
@@ -16,54 +17,32 @@ _OVERSHOOT = 1.05
 _BACKWARD = 0.9
 _TOWARDS_ORIGINAL = 0.1
 """The paper's eta, beta and alpha_max."""
-
-
-def running_sum(x: torch.Tensor) -> torch.Tensor:
-    """Sums of the first entries of each row (N,D).
-
-    On CUDA by doubling: `cumsum` there adds in no fixed order or, told to be deterministic, in the oldest torch that is
-    supported, by a detour that takes D times the memory.
-    """
-    if x.device.type != "cuda":
-        return x.cumsum(1)
-    return by_doubling(x)
-
-
-def by_doubling(x: torch.Tensor) -> torch.Tensor:
-    """`running_sum` in log2 D additions of whole rows."""
-    shift = 1
-    while shift < x.shape[1]:
-        x = torch.cat([x[:, :shift], x[:, shift:] + x[:, :-shift]], 1)
-        shift *= 2
-    return x
+_MOST = 20
+"""Turns of Newton's method at the most: 6 in linf and 14 in l2 were seen. A GPU takes all, so as not to wait."""
 
 
 def project(x: torch.Tensor, normal: torch.Tensor, value: torch.Tensor, norm: str) -> torch.Tensor:
-    """The nearest points in [0,1] where a linear function of x (N,D) is zero, or as near to zero as [0,1] allows.
+    """The nearest points in [0,1] where a linear function of x (...,N,D) is zero, or as near to zero as [0,1] allows.
 
-    The function has the slope `normal` (N,D) and the value `value` (N,) at x. Each coordinate moves at its own speed
-    (1 for linf, |normal| for l2) until it meets 0 or 1: the value falls piecewise linearly with the distance gone,
-    and where it vanishes follows from one sort. Source: Croce and Hein 2020 (FAB), section 2.2.
+    The function has the slope `normal` (N,D) and the value `value` (...,N) at x. Each coordinate moves at its own speed
+    (1 for linf, |normal| for l2) until it meets 0 or 1: the value falls piecewise linearly, ever slower, with the
+    distance gone, so that Newton's method comes to where it vanishes from below. Source of the problem, which is solved
+    there by sorting: Croce and Hein 2020 (FAB), section 2.2.
     """
-    away = torch.where(value[:, None] > 0, -normal, normal).sign()
-    weight = normal.abs()
-    speed = (weight > 0).to(x.dtype) if norm == "linf" else weight
+    away = -normal.sign() * value.sign().unsqueeze(-1)
     room = torch.where(away > 0, 1 - x, x)
-    until = torch.where(speed > 0, room / speed.clamp(min=1e-30), torch.inf)
-    ordered, order = until.sort(1)
-    stopped = running_sum((weight * room).gather(1, order))  # gained by all that have met their end
-    rate = (weight * speed).gather(1, order)
-    moving = rate.sum(1, keepdim=True) - running_sum(rate)  # of those that go on
-    finite = ordered.isfinite()
-    gained = torch.where(finite, stopped + torch.where(finite, ordered, 0) * moving, torch.inf)
-    wanted = value.abs()[:, None]
-    k = (gained < wanted).sum(1, keepdim=True)  # so many meet their end before the function vanishes
-    last = k.clamp(min=1) - 1
-    stopped_then = torch.where(k > 0, stopped.gather(1, last), 0)
-    moving_then = torch.where(k > 0, moving.gather(1, last), rate.sum(1, keepdim=True))
-    gone = (wanted - stopped_then) / moving_then.clamp(min=1e-30)
-    gone = torch.where(moving_then > 1e-30, gone, torch.inf)
-    return (x + away * torch.minimum(speed * gone.clamp(max=1e30), room)).clamp_(0, 1)
+    weight, wanted = normal.abs(), value.abs().unsqueeze(-1)
+    until, rate = (room, weight) if norm == "linf" else (room / weight.clamp(min=1e-30), weight.square())
+    gone, work, waits = torch.zeros_like(wanted), torch.empty_like(room), not graphs.records(x.device)
+    for _ in range(_MOST):
+        fallen = torch.minimum(until, gone, out=work).mul_(rate).sum(-1, keepdim=True)
+        falls = torch.gt(until, gone, out=work).mul_(rate).sum(-1, keepdim=True)
+        ahead = torch.where(falls > 0, (wanted - fallen) / falls, 0)
+        further = ahead > 8 * torch.finfo(x.dtype).eps * gone  # else it stays, now and in all further turns
+        if waits and not bool(further.any()):
+            break
+        gone = torch.where(further, gone + ahead, gone)
+    return (x + away * torch.minimum(room, gone if norm == "linf" else gone * weight)).clamp_(0, 1)
 
 
 def fab(
@@ -106,9 +85,9 @@ def _step(
     slope, ahead, _ = gradient(model, x_adv, objective("cw", y, target))
     value, normal = -ahead, -slope.flatten(1)  # the right logit minus the target's, to be brought to zero
     here, there = x_adv.flatten(1), x.flatten(1)
-    onto = project(here, normal, value, threat.norm)
     at_original = value + (normal * (there - here)).sum(1)
-    from_original = project(there, normal, at_original, threat.norm)
+    both, values = torch.stack([here, there]), torch.stack([value, at_original])
+    onto, from_original = project(both, normal, values, threat.norm)
     far = distance(onto, here, threat.norm).clamp(min=1e-8)
     far_original = distance(from_original, there, threat.norm).clamp(min=1e-8)
     share = (far / (far + far_original)).clamp(max=_TOWARDS_ORIGINAL)[:, None]
