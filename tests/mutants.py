@@ -110,7 +110,7 @@ MUTANTS = (
     Mutant("attacks/fab.py", "fallen = torch.minimum(", "fallen = torch.maximum(",
            "test_strong_attacks.py::test_the_projection_is_the_nearest_point_of_the_boundary",
            "the projection lets coordinates go on behind their end"),
-    Mutant("attacks/fab.py", "room = torch.where(away > 0, 1 - x, x)", "room = torch.where(away > 0, x, 1 - x)",
+    Mutant("attacks/fab.py", "room = (away.clamp(min=0) - x)", "room = (away.clamp(max=0) + x)",
            "test_strong_attacks.py::test_the_projection_is_the_nearest_point_of_the_boundary",
            "the room to 0 and to 1 are exchanged"),
     Mutant("attacks/square.py", "sum(at > after for", "sum(at >= after for",

@@ -30,7 +30,7 @@ def project(x: torch.Tensor, normal: torch.Tensor, value: torch.Tensor, norm: st
     there by sorting: Croce and Hein 2020 (FAB), section 2.2.
     """
     away = -normal.sign() * value.sign().unsqueeze(-1)
-    room = torch.where(away > 0, 1 - x, x)
+    room = (away.clamp(min=0) - x).abs_()  # to 1 or to 0
     weight, wanted = normal.abs(), value.abs().unsqueeze(-1)
     until, rate = (room, weight) if norm == "linf" else (room / weight.clamp(min=1e-30), weight.square())
     gone, work, waits = torch.zeros_like(wanted), torch.empty_like(room), not graphs.records(x.device)
