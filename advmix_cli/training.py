@@ -171,6 +171,7 @@ class _Run:
         row["train_accuracy"] = 100 * sum(count) / len(images)
         if settings.adversary is not None:
             row["linf_max"] = max(change)
+        row |= self.method.told()
         self._share_statistics()
         return row
 
@@ -309,9 +310,10 @@ def train(
     training mode, against the heavier label), and `validation_`/`test_` `loss` and `accuracy`; accuracies in
     percent, losses in nats. With an adversary, `linf_max`, the largest change of a pixel in training, and
     `validation_robust_accuracy`, which chooses the epoch; in certified training `validation_certified_accuracy`, and
-    the middle of both chooses; with fgsm-rs `validation_fgsm_accuracy`; and `rolled_back` where one of these went back
-    to the best epoch. Without an adversary the chosen epoch has the highest validation accuracy, then the lowest loss;
-    without a validation split it is the last. Where weights are averaged (`ema`), the average is judged and chosen.
+    the middle of both chooses; with fgsm-rs `validation_fgsm_accuracy`; `rolled_back` where one of these went back to
+    the best epoch; `recycled`, how many channels began anew. Without an adversary the chosen epoch has the highest
+    validation accuracy, then the lowest loss; without a validation split it is the last. Where weights are averaged
+    (`ema`), the average is judged and chosen.
 
     `on_batch` gets the epoch and the number of images done in it. `on_epoch` gets the row, a function that makes a
     state of plain tensors and values, and the clock, which runs on a GPU only when `timed`; with that `state` the same

@@ -19,7 +19,7 @@ from torch import nn
 from advmix_cli import augmentation, checking, methods, models, presets, training
 from advmix_cli.attacks import adversarial_batch
 from advmix_cli.bounds import intervals
-from advmix_cli.bounds.trace import trace
+from advmix_cli.bounds.trace import Traced, trace
 from advmix_cli.config import TrainSettings
 from advmix_cli.errors import UsageError
 from advmix_cli.methods import bounded
@@ -447,10 +447,16 @@ def test_channels_begin_anew_only_where_their_values_go_one_way() -> None:
 @on_cpu
 def test_channels_begin_anew_at_the_start_of_each_epoch_until_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(bounded, "recycle", lambda network, x, seed: asked.append(seed))
+
+    def counted(network: Traced, x: torch.Tensor, seed: int) -> int:
+        asked.append(seed)
+        return len(asked) - 1
+
+    monkeypatch.setattr(bounded, "recycle", counted)
     settings = told("ibp", epochs=4, method_arg=["recycle=0.6"])
-    trained(settings)
+    found = trained(settings)
     assert asked == [derived(settings.seed, "epoch", epoch) for epoch in (1, 2, 3)]
+    assert [row.get("recycled") for row in found.history] == [None, 1, 2, None], "the history says how many"
     asked.clear()
     trained(told("ibp"))
     assert asked == [], "nothing was said"

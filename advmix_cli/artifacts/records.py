@@ -149,7 +149,7 @@ _EPOCH = {
     "epoch": SOME, "lr": NUMBER, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": PERCENT,
     "train_accuracy": PERCENT, "validation_accuracy?": PERCENT, "validation_loss?": NUMBER,
     "validation_robust_accuracy?": PERCENT, "validation_certified_accuracy?": PERCENT,
-    "validation_fgsm_accuracy?": PERCENT, "rolled_back?": bool, "linf_max?": POSITIVE,
+    "validation_fgsm_accuracy?": PERCENT, "rolled_back?": bool, "recycled?": SOME, "linf_max?": POSITIVE,
 }  # fmt: skip
 _METRICS = {
     "best_epoch": SOME, "chosen_by": WORD, "test_accuracy": PERCENT, "test_loss": NUMBER,

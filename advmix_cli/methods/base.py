@@ -72,6 +72,10 @@ class Method:
         """The loss on what was prepared; neither draws random numbers nor waits for the device."""
         return self.mixed(key, **inputs)
 
+    def told(self) -> dict[str, Any]:
+        """What it has to say of the epoch that ends, for the history."""
+        return {}
+
     def labels(self, batch: Batch) -> dict[str, Value]:
         """The labels among the inputs."""
         return {"y": batch.y, "other": batch.other, "share": batch.share}

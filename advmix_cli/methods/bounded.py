@@ -63,15 +63,17 @@ class Bounded(Adversarial):
         super().__init__(model, settings, classes)
         self.network: Traced | None = None
         self._epoch: int | None = None
+        self._recycled = 0
 
     def prepare(self, batch: Batch) -> Prepared:
         """How far eps has grown, and what `around` makes of that."""
         if self.network is None:
             self._layers = trace(self.model, tuple(batch.x.shape[1:]))
             self.network = fused(self._layers)
-        if batch.seed != self._epoch and batch.done <= self.option["recycle"]:
-            recycle(self._layers, batch.x, batch.seed)
-        self._epoch = batch.seed
+        if batch.seed != self._epoch:
+            self._epoch = batch.seed
+            due = batch.done <= self.option["recycle"]
+            self._recycled = recycle(self._layers, batch.x, batch.seed) if due else 0
         grown = self.grown(batch.done)
         draw = batch.draw()
         centre = batch.x if draw is None else draw.mixed(batch.x)
@@ -81,6 +83,10 @@ class Bounded(Adversarial):
             "kappa": self.kappa(grown), "tight": self.option["tight"] * (1 - grown), "grown": grown,
         }  # fmt: skip
         return self.with_draw(inputs, draw, None if x_adv is None else change(centre, x_adv))
+
+    def told(self) -> dict[str, Any]:
+        """How many channels began anew."""
+        return {"recycled": self._recycled} if self._recycled else {}
 
     def grown(self, done: float) -> float:
         """The share of eps after that share of all steps: a straight line between warm-up and ramp."""

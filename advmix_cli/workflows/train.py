@@ -255,6 +255,8 @@ def _epoch_line(row: dict[str, Any], settings: TrainSettings, sizes: dict[str, i
         text += f", attacked by {settings.adversary.judge.label} {robust}"
     if "validation_certified_accuracy" in row:
         text += f", certified {share(row['validation_certified_accuracy'], sizes['validation'])}"
+    if "recycled" in row:
+        text += f", {counted(row['recycled'], 'channel')} anew"
     if row.get("rolled_back"):
         single = row.get("validation_fgsm_accuracy")
         why = "collapsed" if single is None else f"overfitted to one step (FGSM {single:.1f} %)"
@@ -277,7 +279,7 @@ def _metrics(history: list[dict[str, Any]], best_epoch: int, settings: TrainSett
     return {
         "best_epoch": best_epoch,
         "chosen_by": by,
-        **{name: value for name, value in chosen.items() if name not in ("epoch", "lr", "rolled_back")},
+        **{name: value for name, value in chosen.items() if name not in ("epoch", "lr", "rolled_back", "recycled")},
         "last_test_accuracy": last["test_accuracy"],
         "last_test_loss": last["test_loss"],
     }
