@@ -33,14 +33,15 @@ def test_study() -> None:
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 30
 
 
-def test_certified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["certified.toml", "certified_convsmall.toml"])
+def test_certified(tmp_path: Path, name: str) -> None:
     """Smaller than it is written, and on glyphs."""
-    text = (EXAMPLES / "certified.toml").read_text()
+    text = (EXAMPLES / name).read_text()
     small = re.sub(
         r"epochs = \d+", "epochs = 1\nlimit = 300", text.replace("mnist", "glyphs").replace("autoattack", "fgsm")
     )
-    (tmp_path / "certified.toml").write_text(small.replace("limit = 1000", "limit = 20"))
-    done = shell(f"cd {tmp_path} && advmix run certified.toml --threads 1 --out out")
+    (tmp_path / name).write_text(small.replace("limit = 1000", "limit = 20"))
+    done = shell(f"cd {tmp_path} && advmix run {name} --threads 1 --out out")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^(?:first|certified) {2,}[\d.]+ \[", done.stdout, re.MULTILINE)) == 2, done.stdout
 
