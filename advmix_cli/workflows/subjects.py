@@ -107,7 +107,7 @@ def _built_in() -> Result:
             for e in shipped
         ],
         right=("clean %", "robust %", "of"),
-        note="robust: what is proved, and what the standard ensemble leaves; their commands: --json",
+        note="robust: what is proved, and what the standard ensemble and square-pgd leave; their commands: --json",
     )
     found = [
         {"name": each.name, "title": each.title, "shape": list(each.shape), "any_size": each.any_size}
