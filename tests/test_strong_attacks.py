@@ -338,6 +338,20 @@ def test_the_projection_is_as_near_in_float32_whatever_the_slopes(norm: str) -> 
     assert torch.allclose(project(x[0], normal, value[0], norm), found[0], atol=0, rtol=0), "each by itself"
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_projection_stays_finite_where_slopes_vanish(norm: str) -> None:
+    """Their squares are no numbers of float32 any more, one is 1e-21 times as large as others, and some are 0."""
+    x = torch.rand((4, 50), generator=torch.Generator().manual_seed(0))
+    normal = torch.ones(4, 50) * torch.tensor([1.0, 1e-23, 1e-30, 0])[:, None]
+    normal[0, 2:] = 1e-21
+    normal[:, ::3] = 0
+    found = project(x, normal, -torch.ones(4), norm)
+    assert found.isfinite().all()
+    assert (found[1:3] - x[1:3]).abs().sum() > 20, "there is a boundary, far away"
+    assert torch.equal(found[:, ::3], x[:, ::3])
+    assert torch.equal(found[3], x[3])
+
+
 def test_targets_and_losses_of_pgd(lenet: nn.Sequential) -> None:
     x, y = batch(48)
     base = Threat(eps=0.12, alpha=0.03, steps=6, early_stop=True)

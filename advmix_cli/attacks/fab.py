@@ -31,7 +31,8 @@ def project(x: torch.Tensor, normal: torch.Tensor, value: torch.Tensor, norm: st
     """
     away = -normal.sign() * value.sign().unsqueeze(-1)
     room = (away.clamp(min=0) - x).abs_()  # to 1 or to 0
-    weight, wanted = normal.abs(), value.abs().unsqueeze(-1)
+    largest = normal.abs().amax(-1, keepdim=True).clamp(min=1e-30)  # the squares of slopes below 1e-22 are none
+    weight, wanted = normal.abs() / largest, value.abs().unsqueeze(-1) / largest
     until, rate = (room, weight) if norm == "linf" else (room / weight.clamp(min=1e-30), weight.square())
     gone, work, waits = torch.zeros_like(wanted), torch.empty_like(room), not graphs.records(x.device)
     for _ in range(_MOST):
@@ -42,7 +43,7 @@ def project(x: torch.Tensor, normal: torch.Tensor, value: torch.Tensor, norm: st
         if waits and not bool(further.any()):
             break
         gone = torch.where(further, gone + ahead, gone)
-    return (x + away * torch.minimum(room, gone if norm == "linf" else gone * weight)).clamp_(0, 1)
+    return (x + away * torch.minimum(room, gone if norm == "linf" else gone.clamp(max=1e30) * weight)).clamp_(0, 1)
 
 
 def fab(
