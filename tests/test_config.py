@@ -131,7 +131,7 @@ KEYS = {
     "train": (TRAIN, "6f4b6a9e5be2813d"),
     "advtrain": (presets.advtrain_settings("report", "mnist", "lenet5", mix="mixup"), "db2067581c49c309"),
     "attack": (ATTACK, "37bb3fc790a4f8e5"),
-    "autoattack": (dataclasses.replace(ATTACK, threat=Threat.of("autoattack", "l2", 0.5)), "e8370152d798c53f"),
+    "autoattack": (dataclasses.replace(ATTACK, threat=Threat.of("autoattack", "l2", 0.5)), "352e98d7292cba6f"),
     "eval": (EVAL, "9f7e8ee9593ebb8d"),
 }
 
