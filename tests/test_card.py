@@ -496,6 +496,7 @@ def test_yaml_says_what_was_written(text: str, several: list[str], inner: dict[s
     assert yaml.safe_load(metadata.yaml(content)) == said(content)
 
 
+@example(["a\nb", "c  d"])
 @given(st.lists(WORDS, min_size=2, max_size=2))
 def test_a_cell_is_one_cell_and_means_itself(texts: list[str]) -> None:
     from advmix_cli.results import shown
