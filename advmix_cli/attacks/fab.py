@@ -31,8 +31,9 @@ def project(x: torch.Tensor, normal: torch.Tensor, value: torch.Tensor, norm: st
     """
     away = -normal.sign() * value.sign().unsqueeze(-1)
     room = (away.clamp(min=0) - x).abs_()  # to 1 or to 0
-    largest = normal.abs().amax(-1, keepdim=True).clamp(min=1e-30)  # the squares of slopes below 1e-22 are none
-    weight, wanted = normal.abs() / largest, value.abs().unsqueeze(-1) / largest
+    weight = normal.abs()
+    largest = weight.amax(-1, keepdim=True).clamp(min=1e-30)  # the squares of slopes below 1e-22 are none
+    weight, wanted = weight / largest, value.abs().unsqueeze(-1) / largest
     until, rate = (room, weight) if norm == "linf" else (room / weight.clamp(min=1e-30), weight.square())
     gone, work, waits = torch.zeros_like(wanted), torch.empty_like(room), not graphs.records(x.device)
     for _ in range(_MOST):
